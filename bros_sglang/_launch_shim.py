@@ -1,0 +1,18 @@
+"""Make `sglang launch_server …` start a server, as `sglang serve …` does.
+
+SGLang's console script knows no `launch_server`. A `.pth` line installed beside the package imports this
+module only when the first argument of the process is that word; nothing else is touched, and SGLang's own
+console script stays as it is. Source: `sglang/cli/main.py` (0.5.23) for the subcommands it has.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def translate() -> None:
+    """Rewrite `sglang launch_server ARGS` to `sglang serve ARGS` in `sys.argv`; leave all else alone."""
+    argv = sys.argv
+    if len(argv) > 1 and argv[1] == "launch_server" and os.path.basename(argv[0]) == "sglang":
+        argv[1] = "serve"

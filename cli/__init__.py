@@ -1,0 +1,1 @@
+"""The `bros` command line."""

@@ -1,0 +1,1 @@
+"""Workloads, measurement and replay: how every claim of this project is made."""

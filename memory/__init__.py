@@ -1,0 +1,1 @@
+"""KV memory: who holds which slots, what is evicted first, whom preemption costs least."""

@@ -1,0 +1,1 @@
+"""Scheduling decisions as pure functions over numbers: no engine, no clock, no global."""
