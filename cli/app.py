@@ -27,10 +27,14 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "serve": Command("bros_sglang.cli.serve", "Start an SGLang server with the bros policy."),
-    "doctor": Command("bros_sglang.cli.doctor", "Check this installation: versions, seams, platform, classes."),
+    "doctor": Command(
+        "bros_sglang.cli.doctor", "Check this installation: versions, seams, platform, classes."
+    ),
     "demo": Command("bros_sglang.cli.demo", "Show stock SGLang and bros under the same mixed load.", "eval"),
     "model": Command("bros_sglang.cli.model", "Build a tiny random-weight model for tests and demos."),
-    "batch": Command("bros_sglang.cli.batch", "Work through an offline corpus with best-effort requests.", "batch"),
+    "batch": Command(
+        "bros_sglang.cli.batch", "Work through an offline corpus with best-effort requests.", "batch"
+    ),
     "top": Command("bros_sglang.cli.top", "Watch a running bros server."),
     "eval": Command("bros_sglang.cli.eval", "Replay, measure and report.", "eval"),
 }
@@ -82,8 +86,9 @@ app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None, ad
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 (typer runs the callback)
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Real-time and best-effort LLM requests on one SGLang engine."""

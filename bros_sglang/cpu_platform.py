@@ -1,1 +1,0 @@
-def activate(): return None
