@@ -1,0 +1,18 @@
+"""Prefix cache hits: the share of prompt tokens that needed no computing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bros_sglang.evals.metrics.registry import metric
+
+if TYPE_CHECKING:
+    from bros_sglang.evals.metrics.run import Run
+
+
+@metric("prefix_hit_rate")
+def prefix_hit_rate(run: Run) -> float | None:
+    """Return cached over all prompt tokens, of requests that got a first token."""
+    started = [record for record in run.records if record.first_token_s is not None]
+    prompt = sum(record.prompt_tokens for record in started)
+    return sum(record.cached_tokens for record in started) / prompt if prompt else None
