@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Compute = Callable[[Run], Any]
 
-_METRICS: dict[tuple[str, ...], Compute] = {}
+_METRICS: dict[tuple[tuple[str, ...], str], Compute] = {}  # by place and function: two may share an object
 FIRST_KEYS = ("policy", "rt", "be", "tokens", "preemptions", "passes", "wall_s")
 
 
@@ -26,9 +26,10 @@ def metric(*path: str) -> Callable[[Compute], Compute]:
     """Register a function whose value goes to `path` in a result; a dict is merged into what is there."""
 
     def register(compute: Compute) -> Compute:
-        if path in _METRICS:
-            raise ValueError(f"two metrics for {'.'.join(path)}")
-        _METRICS[path] = compute
+        key = (path, compute.__name__)
+        if key in _METRICS:
+            raise ValueError(f"two metrics {compute.__name__} for {'.'.join(path)}")
+        _METRICS[key] = compute
         return compute
 
     return register
@@ -53,8 +54,8 @@ def compute_result(run: Run) -> dict[str, Any]:
     """Compute every metric: one policy's object of `results.json`, as docs/results-schema.md describes it."""
     _load_all()
     result: dict[str, Any] = {"policy": run.facts.policy, "rt": {}, "be": {}, "tokens": {}}
-    for path in sorted(_METRICS):
-        _put(result, path, _METRICS[path](run))
+    for path, name in sorted(_METRICS):
+        _put(result, path, _METRICS[path, name](run))
     result.update(run.facts.extra)
     first = {key: result[key] for key in FIRST_KEYS}
     return first | {key: value for key, value in sorted(result.items()) if key not in first}
