@@ -120,6 +120,42 @@ POLICIES: dict[str, PolicySpec] = {
             tagging=Tagging(bros_tag=True),
         ),
         PolicySpec(
+            "vllm-fcfs",
+            "a model of vLLM V1's scheduling rule, --scheduling-policy fcfs",
+            engine="vllm",
+            rule={
+                "source": "vllm/v1/core/sched/scheduler.py",
+                "by_priority": False,
+                "max_num_batched_tokens": 8192,
+                "block_size": 16,
+                "prefix_cache": False,
+            },
+        ),
+        PolicySpec(
+            "vllm-priority",
+            "a model of vLLM V1's scheduling rule, --scheduling-policy priority, RT above BE",
+            engine="vllm",
+            rule={
+                "source": "vllm/v1/core/sched/scheduler.py",
+                "by_priority": True,
+                "max_num_batched_tokens": 8192,
+                "block_size": 16,
+                "prefix_cache": False,
+            },
+        ),
+        PolicySpec(
+            "tgi",
+            "a model of Text Generation Inference's scheduling rule",
+            engine="tgi",
+            rule={
+                "source": "huggingface/text-generation-inference router/src/infer/v2/{scheduler,queue}.rs",
+                "waiting_served_ratio": 0.3,
+                "max_waiting_tokens": 20,
+                "max_batch_prefill_tokens": 4096,
+                "prefix_cache": False,
+            },
+        ),
+        PolicySpec(
             "bros",
             "this project's policy",
             flags={"schedule-policy": "bros"},
