@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bros_sglang.evals.workloads.trace import TracedRequest
 
+MAX_REFUSED = 10_000  # draws in a row over max_context: then there is no use in drawing on
 # Shared-prefix blocks that a workload makes up take negative ids, apart by class: traces use ids from 0 up.
 _PREFIX_ID_BASE = {RequestClass.RT: -1, RequestClass.BE: -1_000_001}
 
@@ -63,6 +64,17 @@ class Shape:
             tpot_ms=self.tpot_ms,
         )
 
+    def requests(self, name: str, lengths: Iterator[TracedRequest]) -> Iterator[WorkloadRequest]:
+        """Make requests of all lengths that are short enough. Raises WorkloadError where hardly any is."""
+        refused = 0
+        for index, traced in enumerate(lengths):
+            request = self.request(index, traced)
+            if self.admits(request):
+                refused = 0
+                yield request
+            elif (refused := refused + 1) > MAX_REFUSED:
+                raise WorkloadError(f"workload {name!r}: max_context={self.max_context} leaves nothing")
+
     def admits(self, request: WorkloadRequest) -> bool:
         """Tell whether a request is short enough to be part of the workload."""
         return self.max_context is None or request.total_tokens <= self.max_context
@@ -98,11 +110,8 @@ class ClosedLoopWorkload(Workload):
 
     def __iter__(self) -> Iterator[WorkloadRequest]:
         """Yield the requests; each iteration starts over with the same ones."""
-        lengths = self.lengths(self.shape.rng("lengths"))
-        requests = (
-            self.shape.request(index, drawn._replace(arrival_s=None)) for index, drawn in enumerate(lengths)
-        )
-        return islice(filter(self.shape.admits, requests), self.count)
+        lengths = (drawn._replace(arrival_s=None) for drawn in self.lengths(self.shape.rng("lengths")))
+        return islice(self.shape.requests(self.name, lengths), self.count)
 
 
 def open_loop(
@@ -116,12 +125,7 @@ def open_loop(
 ) -> ListedWorkload:
     """Draw a workload of known size: up to `seconds`, up to `count` requests, or what the lengths hold."""
     times = arrivals_s if seconds is None else takewhile(lambda at_s: at_s < seconds, arrivals_s)
-    requests = (
-        request
-        for index, traced in enumerate(lengths)
-        if shape.admits(request := shape.request(index, traced))
-    )
-    paired = zip(islice(times, count), requests, strict=False)
+    paired = zip(islice(times, count), shape.requests(name, lengths), strict=False)
     listed = tuple(replace(request, arrival_s=at_s) for at_s, request in paired)
     return _nonempty(name, shape, listed)
 
