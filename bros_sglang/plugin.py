@@ -1,2 +1,119 @@
-def register():
-    pass
+"""The plugin that SGLang loads in each of its processes (entry point group `sglang.srt.plugins`).
+
+Loading it changes nothing but the command line: one more policy to choose, and flags for it. Everything else
+is hooked only where the server arguments choose the policy: in the main process when the arguments are
+resolved, in a scheduler process just before its Scheduler is built.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from bros_sglang import launch_args, refusals, seams
+from bros_sglang._version import __version__
+
+logger = logging.getLogger(__name__)
+
+_SERVER_ARGS: Final = "sglang.srt.server_args.ServerArgs"
+_SCHEDULER_MODULE: Final = "sglang.srt.managers.scheduler"
+_TOKENIZE: Final = "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object"
+
+
+def _after_add_cli_args(result: Any, parser: Any) -> Any:
+    launch_args.add_arguments(parser)
+    return result
+
+
+def _around_from_cli_args(original: Callable[..., Any], cls: Any, args: Any) -> Any:
+    settings = launch_args.from_namespace(args)
+    server_args = original(cls, args)
+    if settings is not None:
+        launch_args.attach_settings(server_args, settings)
+    return server_args
+
+
+def _before_resolve_once(server_args: Any) -> None:
+    if launch_args.is_bros(server_args) and not getattr(server_args, "_resolution_finished", False):
+        arm_main(server_args)
+
+
+def _before_configure_scheduler_process(server_args: Any, *_args: Any, **_kwargs: Any) -> None:
+    if launch_args.is_bros(server_args):
+        arm_scheduler(server_args)
+
+
+def register() -> None:
+    """Register the hooks that every process needs; called by SGLang's `load_plugins`."""
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType  # noqa: PLC0415
+
+    HookRegistry.register(f"{_SERVER_ARGS}.add_cli_args", _after_add_cli_args, HookType.AFTER)
+    HookRegistry.register(f"{_SERVER_ARGS}.from_cli_args", _around_from_cli_args, HookType.AROUND)
+    HookRegistry.register(f"{_SERVER_ARGS}.resolve_once", _before_resolve_once, HookType.BEFORE)
+    if seams.loaded(_SCHEDULER_MODULE):
+        # Importing it here would cost every process the scheduler's imports; a scheduler process has it.
+        HookRegistry.register(
+            f"{_SCHEDULER_MODULE}.configure_scheduler_process", _before_configure_scheduler_process, HookType.BEFORE
+        )
+
+
+def _apply(hooks: dict[str, tuple[Callable[..., Any], str]]) -> None:
+    """Register the hooks, apply them and check that each is live."""
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookSource, HookType  # noqa: PLC0415
+
+    for target, (hook, kind) in hooks.items():
+        if target not in HookRegistry._patched:
+            HookRegistry.register(target, hook, HookType[kind], source=HookSource("bros", "bros-sglang"))
+    HookRegistry.apply_hooks()
+    seams.require_hooks_live(hooks)
+
+
+def arm_main(server_args: Any) -> None:
+    """Prepare the main process: refuse what is unsupported, set what bros needs, check tags at the door.
+
+    Called before SGLang resolves the arguments. Raises SystemExit with the reason.
+    """
+    refused = refusals.refused_features(server_args)
+    if refused:
+        raise SystemExit("error: " + "\nerror: ".join(refused))
+    seams.require_seams()
+    settings = launch_args.settings_of(server_args)
+    launch_args.attach_settings(server_args, settings)
+    # Best-effort cache is evicted first: SGLang's `priority` strategy, which its Rust tree core has too.
+    server_args.radix_eviction_policy = "priority"
+    server_args.enable_mixed_chunk = settings.mixed_chunk
+
+    from bros_sglang import door  # noqa: PLC0415 (only where bros serves)
+
+    _apply({_TOKENIZE: (door.around_create_tokenized_object, "AROUND")})
+
+
+def arm_scheduler(server_args: Any) -> None:
+    """Prepare a scheduler process: check every seam, then replace the Scheduler class.
+
+    Called after the server arguments are published and before the Scheduler is built
+    (`sglang/srt/managers/scheduler.py:run_scheduler_process`). Raises SystemExit with the reason.
+    """
+    seams.require_seams()
+
+    from bros_sglang.scheduler import retraction  # noqa: PLC0415 (imports SGLang's scheduler)
+    from bros_sglang.scheduler.scheduler import BrosScheduler  # noqa: PLC0415
+
+    _apply(
+        {
+            f"{_SCHEDULER_MODULE}.Scheduler": (BrosScheduler, "REPLACE"),
+            "sglang.srt.managers.schedule_batch.ScheduleBatch._get_decode_retraction_order": (
+                retraction.around_decode_retraction_order,
+                "AROUND",
+            ),
+        }
+    )
+    settings = launch_args.settings_of(server_args)
+    logger.info(
+        "bros-sglang %s is on: targets TTFT %g ms, TPOT %g ms; untagged requests are %s",
+        __version__,
+        settings.ttft_ms,
+        settings.tpot_ms,
+        settings.default_class.value,
+    )

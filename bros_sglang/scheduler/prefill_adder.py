@@ -1,0 +1,102 @@
+"""SGLang's PrefillAdder with the step's plan in it: admission by class, and room taken from best-effort."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult, PrefillAdder
+
+if TYPE_CHECKING:
+    from bros_sglang.scheduler.scheduler import BrosScheduler
+
+
+class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
+    """Admits real-time requests first and best-effort ones into what the plan lends.
+
+    The chunk budget (`rem_chunk_tokens`) starts as the real-time share of the plan; at the first best-effort
+    candidate it becomes the best-effort share. A real-time request that finds no tokens or no slot takes
+    them from running best-effort requests at once.
+    """
+
+    def __init__(self, *args: Any, scheduler: BrosScheduler, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scheduler = scheduler
+        plan = scheduler.plan
+        self._be_tokens = plan.be_prefill_tokens
+        self._in_be_share = False
+        if self.rem_chunk_tokens is not None:
+            # A best-effort chunk is in flight only where no real-time request waits (it gave way otherwise).
+            self.rem_chunk_tokens = plan.rt_prefill_tokens or plan.be_prefill_tokens
+
+    def _enter_be_share(self) -> None:
+        """Switch the chunk budget from real-time to best-effort work."""
+        if self._in_be_share or self.rem_chunk_tokens is None:
+            return
+        self._in_be_share = True
+        used = sum(req.extend_len for req in self.can_run_list if not req.bros.is_rt)
+        self.rem_chunk_tokens = max(0, self._be_tokens - used)
+
+    def add_one_req(self, req: Any, has_chunked_req: bool, truncation_align_size: int | None) -> Any:  # noqa: FBT001
+        """Admit one request, or say why not (`sglang/srt/managers/schedule_policy.py`)."""
+        if req.bros.is_rt:
+            if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (
+                self.rem_chunk_tokens or 0
+            ):
+                return AddReqResult.OTHER
+            verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
+            if verdict is AddReqResult.NO_TOKEN and self._not_added(req) and self._make_room(req):
+                verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
+            return verdict
+        self._enter_be_share()
+        if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
+            return AddReqResult.OTHER
+        if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (self.rem_chunk_tokens or 0):
+            return AddReqResult.OTHER  # only one unfinished prefill can be tracked
+        if self._total_demand(req) + self.scheduler.headroom_tokens() > self.rem_total_tokens:
+            return AddReqResult.NO_TOKEN
+        return super().add_one_req(req, has_chunked_req, truncation_align_size)
+
+    def budget_state(self) -> Any:
+        """Keep the loop going past a spent real-time share while the best-effort share is open."""
+        state = super().budget_state()
+        if (
+            state is AddReqResult.OTHER
+            and not self._in_be_share
+            and self._be_tokens > 0
+            and self.rem_input_tokens > 0
+            and self.new_chunked_req is None
+            and not self.scheduler.rt_left_waiting(self.can_run_list)
+        ):
+            return AddReqResult.CONTINUE
+        return state
+
+    def preempt_to_schedule(self, req: Any) -> bool:
+        """Say whether a request slot is there, taking one from best-effort for a real-time request."""
+        free = self.scheduler.free_request_slots(self.can_run_list, self.running_batch)
+        if free > 0:
+            return True
+        if not req.bros.is_rt:
+            return False
+        return self.scheduler.preempt_for(self, tokens=0, slots=1) > 0
+
+    def _chunk_taken(self, has_chunked_req: bool) -> bool:  # noqa: FBT001
+        """Say whether an unfinished prefill is tracked already; SGLang tracks only one."""
+        return has_chunked_req or self.new_chunked_req is not None
+
+    def _not_added(self, req: Any) -> bool:
+        return not (self.can_run_list and self.can_run_list[-1] is req)
+
+    def _total_demand(self, req: Any) -> int:
+        """Return the tokens that admission counts for a request: its new prompt tokens and its output limit."""
+        limit = req.sampling_params.max_new_tokens - len(req.output_ids)
+        new = len(req.full_untruncated_fill_ids) - req.prefix_len
+        return int(new + min(max(limit, 0), CLIP_MAX_NEW_TOKENS) + self.per_req_token_overhead)
+
+    def _make_room(self, req: Any) -> bool:
+        """Preempt best-effort requests until a real-time one fits; tell whether anything was freed."""
+        missing = self._total_demand(req) - int(self.rem_total_tokens) + 1
+        return missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0) > 0
+
+    def give_back(self, req: Any) -> None:
+        """Forget the tokens reserved for a running request that was preempted."""
+        self.memory_budget.total_offset -= self._get_running_request_total_token_offset(req)

@@ -1,0 +1,462 @@
+"""SGLang's Scheduler with a plan for every step: what of each class runs, waits, is parked or gives way.
+
+One pass (`get_next_batch_to_run`): parked rows come back; `_should_defer_prefill` plans the step from
+deadlines and predicted times; a best-effort prefill in flight gives way to waiting real-time requests;
+`get_new_batch_prefill` shows SGLang's admission loop the front of the queue; rows that the plan leaves out are
+parked. Everything else is SGLang's own loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import fields
+from typing import Any
+
+from sglang.srt.managers.scheduler import Scheduler
+from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
+from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
+
+from bros_sglang import launch_args
+from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
+from bros_sglang.policies.slack import next_token_due
+from bros_sglang.policies.step_time import StepTimeModel
+from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock
+from bros_sglang.scheduler.parking import can_park, split_rows
+from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
+from bros_sglang.scheduler.schedule_policy import BrosSchedulePolicy
+from bros_sglang.scheduler.state import ReqState, build_state
+from bros_sglang.scheduler.steps import StepMeter, shape_of
+from bros_sglang.scheduler.waiting_queue import WaitingQueue
+from bros_sglang.settings import BrosSettings
+
+_INFINITY = float("inf")
+_NO_PLAN = Plan(0, 0, 0, 0.0, 0.0, 0.0, Bound.NO_RT, ())
+
+
+class _InvariantChecker(SchedulerInvariantChecker):  # type: ignore[misc] # SGLang is untyped
+    """SGLang's memory check, which also counts the KV of parked rows."""
+
+    get_parked_reqs: Any = None
+
+    def _requests_owning_rows(self) -> list[Any]:
+        owners = super()._requests_owning_rows()
+        known = {id(req) for req in owners}
+        return owners + [req for req in self.get_parked_reqs() if id(req) not in known and req.kv.holds_kv]
+
+
+class _StampedEvent:
+    """A device event that reports when the host's wait for it ended; everything else is the event's own."""
+
+    __slots__ = ("_event", "_report")
+
+    def __init__(self, event: Any, report: Any) -> None:
+        self._event = event
+        self._report = report
+
+    def synchronize(self) -> None:
+        """Wait as SGLang would, then report."""
+        self._event.synchronize()
+        self._report()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._event, name)
+
+
+class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
+    """The scheduler of a server that runs `--policy bros`."""
+
+    # -- construction ---------------------------------------------------------------------------------
+
+    def __init__(self, server_args: Any, port_args: Any, *args: Any, **kwargs: Any) -> None:
+        self.bros_settings: BrosSettings = launch_args.settings_of(server_args)
+        self.clock = AgreedClock()
+        self.meter = StepMeter(_step_time_model(self.bros_settings))
+        self.plan: Plan = _NO_PLAN
+        self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
+        self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
+        self._launch_s = 0.0  # agreed time of the last launch
+        self._awaiting_first_token: list[Any] = []
+        self._be_owed_s = 0.0
+        super().__init__(server_args, port_args, *args, **kwargs)
+        if self.is_hybrid_swa or self.is_hybrid_ssm:
+            raise SystemExit(
+                "error: --policy bros does not support models with sliding-window or state-space layers yet: "
+                "their KV lives in more than one pool. Start this model without --policy bros."
+            )
+
+    def init_chunked_prefill(self) -> None:
+        """Take SGLang's chunk size; mix decode rows into prefill steps as the settings say."""
+        super().init_chunked_prefill()
+        self.is_mixed_chunk = self.chunked_prefill_size is not None and self.bros_settings.mixed_chunk
+        self.limits = Limits(
+            chunk_tokens=self.chunked_prefill_size or (1 << 30),
+            arrival_guard_s=self.bros_settings.ttft_ms * self.bros_settings.arrival_guard / 1e3,
+            margin_bands=self.bros_settings.margin_bands,
+            fixed_margin_s=self.bros_settings.fixed_margin_ms / 1e3,
+            min_be_chunk_tokens=self.bros_settings.min_be_chunk_tokens,
+            min_rt_chunk_tokens=max(self.bros_settings.min_rt_chunk_tokens, self.page_size),
+        )
+
+    def init_running_status(self) -> None:
+        """Build SGLang's running state; the waiting queue is bros's own."""
+        super().init_running_status()
+        self.waiting_queue: Any = WaitingQueue(self.bros_settings.lost_patience)
+
+    def init_schedule_policy(self) -> None:
+        """Build SGLang's policy objects around BrosSchedulePolicy."""
+        chosen, self.schedule_policy = self.schedule_policy, "fcfs"
+        super().init_schedule_policy()
+        self.schedule_policy = chosen
+        self.policy = BrosSchedulePolicy(chosen, self.tree_cache, self.enable_hierarchical_cache, False, False)
+        # Lets a pass ask for a seat while all are taken; PrefillAdder.preempt_to_schedule answers.
+        self.enable_priority_preemption = True
+
+    def init_invariant_checker(self) -> None:
+        """Let SGLang's memory check see parked rows."""
+        super().init_invariant_checker()
+        checker = self.invariant_checker
+        values = {field.name: getattr(checker, field.name) for field in fields(checker)}
+        self.invariant_checker = _InvariantChecker(**values)
+        self.invariant_checker.get_parked_reqs = lambda: self.parked.reqs if self.parked is not None else []
+
+    def get_prefill_adder_class(self) -> Any:
+        """Hand the adder its scheduler."""
+        return functools.partial(BrosPrefillAdder, scheduler=self)
+
+    # -- the agreed clock -----------------------------------------------------------------------------
+
+    def _poll_timeout_aborts(self) -> list[Any]:
+        messages: list[Any] = super()._poll_timeout_aborts()
+        if not self._is_idle():
+            messages.append(ClockTick(read_clock(), self.meter.drain()))
+        return messages
+
+    def _is_idle(self) -> bool:
+        """Say whether there is nothing to decide: then no tick is sent, and SGLang counts the pass as idle."""
+        return (
+            self.last_batch is None
+            and self.chunked_req is None
+            and self.parked is None
+            and len(self.waiting_queue) == 0
+            and self.running_batch.is_empty()
+        )
+
+    def process_input_requests(self, recv_reqs: list[Any]) -> None:
+        """Take the clock out of what was broadcast, then let SGLang handle the rest."""
+        ticks = [item for item in recv_reqs if type(item) is ClockTick]
+        if not ticks:
+            super().process_input_requests(recv_reqs)
+            return
+        for tick in ticks:
+            self.clock.advance(tick.now_s)
+            self.meter.learn(tick.steps)
+        self._stamp_first_tokens()
+        super().process_input_requests([item for item in recv_reqs if type(item) is not ClockTick])
+
+    def _stamp_first_tokens(self) -> None:
+        """Give first tokens that came out in the last pass their agreed time."""
+        for req in self._awaiting_first_token:
+            if req.bros.first_token_s is None:
+                req.bros.first_token_s = self.clock.now_s
+        self._awaiting_first_token.clear()
+
+    # -- arrival --------------------------------------------------------------------------------------
+
+    def _create_generation_req(self, recv_req: Any, *args: Any, **kwargs: Any) -> Any:
+        req = super()._create_generation_req(recv_req, *args, **kwargs)
+        dispatched_s = getattr(recv_req.time_stats, "api_server_dispatch_time", 0.0) or 0.0
+        if self._is_idle():
+            # No tick is sent while idle; the request brings a time that all ranks see alike.
+            self.clock.advance(dispatched_s)
+        req.bros = build_state(recv_req, self.bros_settings, self.clock.now_s)
+        # Cache that this request leaves behind is of its class (SGLang's priority eviction).
+        req.priority = 1 if req.bros.is_rt else -1
+        return req
+
+    # -- a pass ---------------------------------------------------------------------------------------
+
+    def get_next_batch_to_run(self, running_batch: Any, last_batch: Any) -> Any:
+        """Run one pass of SGLang's loop with parked rows back in place."""
+        if self.parked is not None:
+            parked, self.parked = self.parked, None
+            parked.filter_batch()
+            if running_batch.is_empty():
+                running_batch = parked
+            elif not parked.is_empty():
+                running_batch.merge_batch(parked)
+        plan = super().get_next_batch_to_run(running_batch, last_batch)
+        for req in self._gave_way:
+            self._add_request_to_queue(req)
+        self._gave_way.clear()
+        return plan
+
+    def _should_defer_prefill(self, running_batch: Any) -> bool:
+        """Plan the step (SGLang asks here whether to decode first)."""
+        if len(self.waiting_queue) == 0 and self.chunked_req is None and running_batch.is_empty():
+            self.plan = _NO_PLAN
+            return False
+        if self.chunked_req is not None and not self.chunked_req.bros.is_rt and len(self.waiting_queue.rt):
+            self._give_up_chunk()
+        self.plan = plan_step(self._view(running_batch), self.meter.model, self.limits)
+        self.policy.chunk_limit = None
+        if self.chunked_req is not None:
+            share = self.plan.rt_prefill_tokens if self.chunked_req.bros.is_rt else self.plan.be_prefill_tokens
+            self.policy.chunk_limit = share // self.page_size * self.page_size
+            if self.policy.chunk_limit == 0:
+                return not running_batch.is_empty() or self._force_chunk()
+        return not self.plan.has_prefill and not running_batch.is_empty()
+
+    def _force_chunk(self) -> bool:
+        """Let a chunk in flight move where nothing else could run."""
+        self.policy.chunk_limit = self.chunked_prefill_size
+        return False
+
+    def _view(self, running_batch: Any) -> View:
+        """Collect the numbers that the step is planned on."""
+        now_s = self.clock.now_s
+        start_s = now_s
+        if self.enable_overlap and self.last_batch is not None:
+            start_s += self.meter.in_flight_s(self.forward_ct, now_s, self._launch_s)
+        base = self.bros_settings.deadline_base
+        rt_rows = rt_context = be_rows = be_context = 0
+        rt_next_due_s = rt_tightest_tpot_s = _INFINITY
+        for req in running_batch.reqs:
+            kv_tokens = req.kv.kv_committed_len
+            state: ReqState = req.bros
+            if not state.is_rt:
+                be_rows += 1
+                be_context += kv_tokens
+                continue
+            rt_rows += 1
+            rt_context += kv_tokens
+            due_s = next_token_due(
+                arrival_s=state.arrival_s,
+                first_token_s=start_s if state.first_token_s is None else state.first_token_s,
+                # The tokens that came out or are in flight; the step makes the one after them.
+                tokens_out=kv_tokens - len(req.origin_input_ids) + 1,
+                slo=state.slo,
+                base=base,
+            )
+            rt_next_due_s = min(rt_next_due_s, due_s)
+            rt_tightest_tpot_s = min(rt_tightest_tpot_s, state.slo.tpot_s)
+
+        prefills: list[RtPrefill] = []
+        be_tokens = be_prefix = 0
+        chunked = self.chunked_req
+        if chunked is not None:
+            left = len(chunked.full_untruncated_fill_ids) - chunked.prefix_len
+            if chunked.bros.is_rt:
+                prefills.append(RtPrefill(chunked.bros.due_s, left, chunked.prefix_len))
+            else:
+                be_tokens, be_prefix = left, chunked.prefix_len
+        for req in self.waiting_queue.window(now_s, with_be=False):
+            cached = req.num_matched_prefix_tokens
+            new = max(1, len(req.origin_input_ids) + len(req.output_ids) - cached)
+            prefills.append(RtPrefill(req.bros.due_s, new, cached))
+        if len(self.waiting_queue.be):
+            be_tokens += self.limits.chunk_tokens  # more than a step takes; admission counts exactly
+        return View(
+            start_s=start_s,
+            rt_prefills=prefills,
+            rt_rows=rt_rows,
+            rt_context=rt_context,
+            rt_next_due_s=rt_next_due_s,
+            rt_tightest_tpot_s=rt_tightest_tpot_s,
+            be_rows=be_rows,
+            be_context=be_context,
+            be_prefill_tokens=be_tokens,
+            be_prefix_tokens=be_prefix,
+            be_owed_s=self._be_owed_s,
+        )
+
+    def get_new_batch_prefill(self, running_batch: Any) -> Any:
+        """Let SGLang's admission loop see the front of the queue, in order."""
+        queue: WaitingQueue = self.waiting_queue
+        with_be = self.plan.be_prefill_tokens > 0
+        window = queue.window(self.clock.now_s, with_be=with_be)
+        if self.is_mixed_chunk:
+            self._park_rows(running_batch)
+        shown = {id(req) for req in window}
+        self.waiting_queue = list(window)
+        try:
+            result = super().get_new_batch_prefill(running_batch)
+        finally:
+            left, self.waiting_queue = self.waiting_queue, queue
+        still_waiting = {id(req) for req in left}
+        for req in window:
+            if id(req) not in still_waiting:
+                queue.take(req)
+        for req in left:
+            if id(req) not in shown:  # preempted in this pass, or its grammar became ready
+                queue.append(req)
+        return result
+
+    def update_running_batch(self, batch: Any) -> Any:
+        """Make room for a decode step: park what the plan leaves out, preempt best-effort where tokens lack."""
+        self._park_rows(batch)
+        if not batch.check_decode_mem():
+            self._preempt_for_decode(batch)
+        return super().update_running_batch(batch)
+
+    # -- giving way -----------------------------------------------------------------------------------
+
+    def _park_rows(self, batch: Any) -> None:
+        """Take best-effort rows that the plan leaves out of the batch, those that ran most recently first."""
+        if not self.bros_settings.park_decodes or self.parked is not None:
+            return
+        be = [i for i, req in enumerate(batch.reqs) if not req.bros.is_rt]
+        excess = len(be) - self.plan.be_rows
+        if excess <= 0:
+            return
+        be.sort(key=lambda i: batch.reqs[i].bros.parked_passes)
+        out = sorted(i for i in be[: max(excess, 0)] if can_park(batch.reqs[i]))
+        if not out or len(out) == len(batch.reqs):
+            return
+        for i in out:
+            batch.reqs[i].bros.parked_passes += 1
+        self.parked = split_rows(batch, out)
+
+    def _give_up_chunk(self) -> None:
+        """Free the chunk slot of a best-effort prefill; what it computed is in the tree already."""
+        req, self.chunked_req = self.chunked_req, None
+        self._release(req)
+        self._gave_way.append(req)
+
+    def _release(self, req: Any) -> None:
+        """Put a request's KV into the tree and take its seat; a result in flight for it will be dropped."""
+        release_kv_cache(req, self.tree_cache, checkpoint=True)
+        req.reset_for_retract()
+        req.bros.preemptions += 1
+
+    def free_request_slots(self, admitted: list[Any], running_batch: Any) -> int:
+        """Return how many request slots a pass may still fill."""
+        held = sum(req.kv.holds_kv for req in admitted)
+        slots: int = self.get_num_allocatable_reqs(
+            len(running_batch.reqs), running_batch=running_batch, num_held_rows=held
+        )
+        return slots - len(admitted)
+
+    def rt_left_waiting(self, admitted: list[Any]) -> bool:
+        """Say whether the pass has real-time requests that are not admitted."""
+        taken = {id(req) for req in admitted}
+        return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
+
+    def headroom_tokens(self) -> int:
+        """Return the tokens that best-effort admission leaves free for real-time requests to come."""
+        return int(self.bros_settings.headroom_min_share * self.max_total_num_tokens)
+
+    def _victims(self, batch: Any) -> list[int]:
+        """Return the rows of best-effort requests that may be preempted, least loss first."""
+        ending = {id(req) for req in self._reqs_finishing_inflight(batch)}
+        most = self.bros_settings.max_preemptions
+        rows = [
+            i
+            for i, req in enumerate(batch.reqs)
+            if not req.bros.is_rt and not req.finished() and req.beam_group is None and id(req) not in ending
+        ]
+        rows.sort(
+            key=lambda i: (
+                batch.reqs[i].bros.preemptions >= most,
+                len(batch.reqs[i].output_ids),
+                -batch.reqs[i].bros.arrival_s,
+            )
+        )
+        return rows
+
+    def preempt_for(self, adder: BrosPrefillAdder, *, tokens: int, slots: int) -> int:
+        """Preempt running best-effort requests until a real-time one has room; return how many.
+
+        `tokens` is what admission lacks, `slots` how many request slots. Nobody is preempted if all of them
+        together would not make the room.
+        """
+        batch = adder.running_batch
+        rows = self._victims(batch)
+        if not rows:
+            return 0
+        reserve = adder._get_running_request_total_token_offset
+        gain = sum(batch.reqs[i].kv.kv_committed_len + reserve(batch.reqs[i]) for i in rows)
+        if gain < tokens or len(rows) < slots:
+            return 0
+        goal = int(adder.rem_total_tokens) + tokens
+        chosen: list[int] = []
+        for i in rows:
+            req = batch.reqs[i]
+            adder.give_back(req)
+            self._release(req)
+            adder.preempt_list.append(req)
+            chosen.append(i)
+            if int(adder.rem_total_tokens) >= goal and len(chosen) >= slots:
+                break
+        gone = set(chosen)
+        batch.filter_batch(keep_indices=[i for i in range(len(batch.reqs)) if i not in gone])
+        batch.batch_is_full = False
+        return len(chosen)
+
+    def _preempt_for_decode(self, batch: Any) -> None:
+        """Preempt best-effort rows until the others' next tokens fit; SGLang retracts real-time rows after."""
+        while len(batch.reqs) > 1 and not batch.check_decode_mem():
+            rows = self._victims(batch)
+            if not rows:
+                return
+            req = batch.reqs[rows[0]]
+            self._release(req)
+            self._gave_way.append(req)
+            batch.filter_batch(keep_indices=[i for i in range(len(batch.reqs)) if i != rows[0]])
+            batch.batch_is_full = False
+
+    # -- measuring ------------------------------------------------------------------------------------
+
+    def run_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note what the step computes, then launch it."""
+        self.meter.launched(self.forward_ct + 1, shape_of(batch), read_clock())
+        self._launch_s = self.clock.now_s
+        return super().run_batch(batch, *args, **kwargs)
+
+    def process_batch_result(self, batch: Any, result: Any) -> None:
+        """Measure the step, and note whose first token it made."""
+        step = batch.forward_iter
+        event = getattr(result, "copy_done", None)
+        if event is not None:
+            result.copy_done = _StampedEvent(event, lambda: self.meter.ended(step, read_clock()))
+        elif self.device == "cpu":
+            self.meter.ended(step, read_clock())  # the forward pass ran where it was launched
+        super().process_batch_result(batch, result)
+        if event is None and self.device != "cpu":
+            self.meter.ended(step, read_clock())
+        for req in batch.reqs:
+            state: ReqState = req.bros
+            if state.warmed or not (req.output_ids or req.finished()):
+                continue
+            state.warmed = True
+            self._awaiting_first_token.append(req)
+            if not state.is_rt:
+                self.waiting_queue.be.prefilled(req, state.group)
+
+    # -- SGLang's other questions ---------------------------------------------------------------------
+
+    def _collect_inflight_batches(self) -> list[Any]:
+        return [*super()._collect_inflight_batches(), self.parked]
+
+    def is_fully_idle(self, *args: Any, **kwargs: Any) -> bool:
+        """Count parked rows as work."""
+        return self.parked is None and super().is_fully_idle(*args, **kwargs)
+
+    def _add_request_to_queue(self, req: Any, is_retracted: bool = False) -> None:  # noqa: FBT001, FBT002
+        if not hasattr(req, "bros"):  # a request that SGLang made for itself
+            req.bros = ReqState.internal(self.bros_settings, self.clock.now_s, req.rid)
+        elif req.bros.is_rt and req.num_matched_prefix_tokens == 0:
+            # What is cached already need not be computed: the slack is larger by that.
+            match_kv_cache(req, self.tree_cache)
+        super()._add_request_to_queue(req, is_retracted)
+
+
+def _step_time_model(settings: BrosSettings) -> StepTimeModel:
+    """Return the model that a profile file describes, or one that starts from a cautious guess."""
+    path = settings.step_time_file
+    if path is None:
+        return StepTimeModel()
+    try:
+        return StepTimeModel.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"error: step_time_file {path}: not a step-time profile ({error!r})") from error
