@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 def jain_index(shares: Sequence[float]) -> float | None:
     """Return (Σx)² / (n Σx²), or None for no shares or none above 0."""
-    squares = sum(share * share for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares > 0 else None
+    largest = max(shares, default=0.0)
+    if largest <= 0:
+        return None
+    scaled = [share / largest for share in shares]  # the index has no unit; squares must not overflow
+    return sum(scaled) ** 2 / (len(scaled) * sum(share * share for share in scaled))
 
 
 @metric("be", "jain_fairness")

@@ -36,7 +36,8 @@ def claim_folder(folder: Path, about: dict[str, Any], *, overwrite: bool = False
             )
         if not overwrite:
             raise OutputFolderError(
-                f"{folder} holds another run ({_started(folder)}): give another --out, or --overwrite to replace it"
+                f"{folder} holds another run ({_started(folder)}): "
+                "give another --out, or --overwrite to replace it"
             )
         for path in held:
             if path.is_file() and path.suffix in _OWN_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Write and read result files: results.json, results.csv, requests.parquet. docs/results-schema.md has the keys."""
+"""Write and read result files: results.json, results.csv, requests.parquet (docs/results-schema.md)."""
 
 from __future__ import annotations
 
