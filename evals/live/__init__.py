@@ -1,0 +1,1 @@
+"""Load on live servers: the same workloads and metrics as the replay, over HTTP."""
