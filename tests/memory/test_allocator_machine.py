@@ -130,7 +130,7 @@ class AllocatorMachine(RuleBasedStateMachine):
             return
         assert needed <= len(listed)
         self.commit(rows, counts, slots, listed, staged)
-        self.rows += [row for row in rows[grow if grow <= len(self.rows) else len(self.rows) :] if len(row)]
+        self.rows += [row for row in rows[min(grow, len(self.rows)) :] if len(row)]
 
     @precondition(lambda self: any(len(row) for row in self.rows))
     @rule(take=st.integers(1, 40))
@@ -261,3 +261,4 @@ TestPage16 = Page16.TestCase
 TestPage64 = Page64.TestCase
 for case in (TestPage1, TestPage4, TestPage16, TestPage64):
     case.settings = _SETTINGS
+del case

@@ -1,0 +1,255 @@
+"""The prefix tree with class-aware eviction: SGLang's UnifiedRadixCache, whose core (Rust) stays as it is."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from sglang.srt.mem_cache.base_prefix_cache import InsertParams, InsertResult, MatchPrefixParams
+from sglang.srt.mem_cache.common import release_kv_cache
+from sglang.srt.mem_cache.radix_cache import RadixKey
+from sglang.srt.mem_cache.registry import create_unified_radix_cache, default_radix_cache_factory
+from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
+from sglang.srt.runtime_context import get_memory
+
+from bros_sglang.memory.class_ledger import ClassLedger, Path
+from bros_sglang.memory.eviction import (
+    EvictionClock,
+    node_priority,
+    piece_ends,
+    piece_tokens,
+    worth_epochs,
+)
+from bros_sglang.request_class import RequestClass, class_of
+
+logger = logging.getLogger(__name__)
+
+BACKEND_NAME = "bros"
+# Queued requests whose prefixes are kept warm per refresh: about 15 us each.
+MAX_DEMAND_REQUESTS = 32
+
+
+class CachedTokens(NamedTuple):
+    """Tokens in the prefix tree on the device, by class; locked ones included."""
+
+    rt: int
+    be: int
+
+
+class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
+    """UnifiedRadixCache that evicts best-effort cache first and lets preempted requests lose it in pieces.
+
+    params: SGLang's CacheInitParams; the eviction policy becomes `priority`. `request.priority` is read by
+    nothing here and changed by nothing: the class (`class_of`) decides the priority of tree nodes.
+    """
+
+    def __init__(self, params: Any, class_of: Callable[[Any], RequestClass] = class_of) -> None:
+        if params.eviction_policy not in ("lru", "priority"):
+            logger.warning(
+                "bros evicts by class, then by worth and recency: --radix-eviction-policy %s is not used",
+                params.eviction_policy,
+            )
+        self._request_class = class_of
+        self._inserting: Any = None  # the request whose checkpoint is under way
+        self._preempting: Any = None  # the request whose KV is being kept on preemption
+        self._ledger = ClassLedger()
+        self._kept_tokens = 0
+        self._raised: dict[str, tuple[int, int]] = {}  # rid -> epoch of its last raise, node it matched
+        self._no_values = torch.empty(0, dtype=torch.int64)
+        allocator = params.token_to_kv_pool_allocator
+        self.eviction_clock = EvictionClock(allocator.size if allocator is not None else 1)
+        super().__init__(replace(params, eviction_policy="priority"))
+
+    # -- insertion: the class decides the node priority
+
+    def checkpoint_into_tree(self, req: Any, *, up_to: int, **kwargs: Any) -> None:
+        """Publish a request's KV under its class's priority; see the base class."""
+        previous, self._inserting = self._inserting, req
+        try:
+            super().checkpoint_into_tree(req, up_to=up_to, **kwargs)
+        finally:
+            self._inserting = previous
+        if req is self._preempting:
+            self._kept_tokens = int(req.kv.cache_protected_len)
+
+    def insert(self, params: InsertParams) -> InsertResult:
+        """Insert with the priority of the checkpointing request's class; without a request as RT."""
+        req, asked = self._inserting, params.priority
+        request_class = RequestClass.RT if req is None else self._request_class(req)
+        # The base class marks the prompt part of a checkpoint by one above the request's own priority.
+        is_prompt = req is None or asked > (req.priority or 0)
+        worth = worth_epochs(
+            is_prompt=is_prompt,
+            waiting=1 if req is not None and req is self._preempting else 0,
+            context_tokens=len(params.key),
+        )
+        result = self._insert_at(params, node_priority(request_class, self.eviction_clock.epoch, worth))
+        if request_class is RequestClass.RT and not self.disable and not result.rotation_tail_declined:
+            self._record_rt(params.key, result.last_device_node)
+        return result
+
+    def _insert_at(self, params: InsertParams, priority: int) -> InsertResult:
+        asked, params.priority = params.priority, priority
+        try:
+            return super().insert(params)
+        finally:
+            params.priority = asked
+
+    def _record_rt(self, key: RadixKey, node_id: int) -> None:
+        page = self.page_size
+        self._ledger.record_rt_path(
+            self._path_of(node_id),
+            lambda start: tuple(key.token_ids[start : start + page]),
+            self._path_of,
+        )
+
+    def _path_of(self, node_id: int) -> Path:
+        path: Path = self.tree_core.collect_path_info([node_id])[0]
+        return path
+
+    # -- preemption: keep the KV, in pieces
+
+    def release_preempted(self, req: Any) -> int:
+        """Release a preempted request as stock does, but keep its KV as evictable cache of its class.
+
+        Its path is cut into page-aligned pieces, so that eviction takes it from the tail a piece at a time.
+        Returns how many of its tokens the tree holds now (prompt and generated). Call it where stock calls
+        `release_kv_cache(req, tree, checkpoint=False)`; models with recurrent state (mamba) cannot keep an
+        unfinished request's state and are released as stock.
+        """
+        if self.disable or self.supports_mamba() or req.skip_radix_cache_insert:
+            release_kv_cache(req, self, checkpoint=False)
+            return 0
+        self._preempting, self._kept_tokens = req, 0
+        try:
+            release_kv_cache(req, self, checkpoint=True)
+        finally:
+            self._preempting = None
+        self._cut_into_pieces(req, self._kept_tokens)
+        return self._kept_tokens
+
+    def _cut_into_pieces(self, req: Any, kept_tokens: int) -> None:
+        piece = piece_tokens(kept_tokens, self.page_size)
+        tokens = req.full_untruncated_fill_ids[:kept_tokens]
+        # A match that ends inside a node splits it there: the cheapest cut that both cores offer.
+        for end in (*piece_ends(kept_tokens, self.page_size, piece), kept_tokens):
+            self.touch_prefix(RadixKey(tokens, extra_key=req.extra_key, cache_salt=req.cache_salt, limit=end))
+
+    # -- demand: prefixes that queued requests are about to use stay longer
+
+    def refresh_demand(self, waiting: Sequence[Any]) -> int:
+        """Raise the cached prefixes of queued best-effort requests; returns how many were raised.
+
+        waiting: requests in the order they will run; the first MAX_DEMAND_REQUESTS count. Cheap to call on
+        every pass: a request's prefix is matched once per tick of the clock.
+        """
+        if self.disable:
+            return 0
+        epoch = self.eviction_clock.epoch
+        considered = waiting[:MAX_DEMAND_REQUESTS]
+        # Those that wait no longer are forgotten; what they raised ages by itself.
+        self._raised = {req.rid: self._raised[req.rid] for req in considered if req.rid in self._raised}
+        num_raised = 0
+        for req in considered:
+            if self._raised.get(req.rid, (-1, 0))[0] == epoch:
+                continue
+            match = self.tree_core.match_prefix(MatchPrefixParams(key=self._waiting_key(req)))
+            self._apply_cache_actions(match.cache_actions)
+            node_id = match.last_device_node
+            self._raised[req.rid] = (epoch, node_id)
+            if match.device_prefix_len:
+                sharers = sum(other == node_id for _, other in self._raised.values())
+                self._raise(req, int(match.device_prefix_len), waiting=sharers)
+                num_raised += 1
+        return num_raised
+
+    def _waiting_key(self, req: Any, limit: int | None = None) -> RadixKey:
+        return RadixKey(
+            req.origin_input_ids + req.output_ids,
+            extra_key=req.extra_key,
+            cache_salt=req.cache_salt,
+            limit=limit,
+        )
+
+    def _raise(self, req: Any, prefix_tokens: int, *, waiting: int) -> None:
+        """Re-insert a prefix that is on the device in full: nothing changes but its nodes' priority."""
+        key = self._waiting_key(req, prefix_tokens)
+        if len(self._no_values) < prefix_tokens:
+            self._no_values = torch.zeros(2 * prefix_tokens, dtype=torch.int64, device=self.device)
+        worth = worth_epochs(is_prompt=True, waiting=waiting, context_tokens=prefix_tokens)
+        self._insert_at(
+            InsertParams(
+                key=key,
+                # Not stored: every token is matched, and below prev_prefix_len none is freed as a duplicate.
+                value=self._no_values[:prefix_tokens],
+                prev_prefix_len=prefix_tokens,
+                inserted_len=prefix_tokens,
+            ),
+            node_priority(RequestClass.BE, self.eviction_clock.epoch, worth),
+        )
+
+    # -- eviction: the clock and the class totals
+
+    def _evict(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._evict(*args, **kwargs)
+        self.eviction_clock.advance(result.num_tokens_evicted)
+        return result
+
+    def _evict_device_leaf(self, node_id: int, tracker: Any) -> Any:
+        # With write-back the device copy may outlast this call until `_demote`: counted once, here.
+        self._ledger.before_eviction(node_id, self._path_of)
+        return super()._evict_device_leaf(node_id, tracker)
+
+    def reset(self) -> None:
+        """Drop everything."""
+        self._ledger.clear()
+        self._raised.clear()
+        super().reset()
+
+    def cached_tokens(self) -> CachedTokens:
+        """Tokens cached by class. Host integers: no device wait."""
+        total = self.evictable_size() + self.protected_size()
+        return CachedTokens(self._ledger.rt_tokens, total - self._ledger.rt_tokens)
+
+    def be_evictable_tokens(self, be_protected_tokens: int) -> int:
+        """Best-effort cache that can be evicted now: a lower bound, from host integers alone.
+
+        be_protected_tokens: sum of `req.kv.cache_protected_len` over best-effort requests that hold a lock.
+        What is locked beyond those is locked by RT requests, hence real-time and not evictable anyway.
+        """
+        evictable, protected = int(self.evictable_size()), int(self.protected_size())
+        rt_locked_at_least = max(0, protected - be_protected_tokens)
+        rt_evictable_at_most = max(0, self._ledger.rt_tokens - rt_locked_at_least)
+        return max(0, evictable - rt_evictable_at_most)
+
+    # -- host cache: load-backs are placed by class
+
+    def load_back(self, node_id: int, mem_quota: int | None = None, req: Any = None, **kwargs: Any) -> Any:
+        """Bring a node back from host memory into slots of the request's class; see the base class."""
+        with self._placed_for(req):
+            return super().load_back(node_id, mem_quota, req=req, **kwargs)
+
+    @contextmanager
+    def _placed_for(self, req: Any) -> Iterator[None]:
+        declare = getattr(self.token_to_kv_pool_allocator, "declare_batch", None)
+        if declare is None or req is None:
+            yield
+            return
+        with declare([self._request_class(req) is RequestClass.RT], [1]):
+            yield
+
+
+def build_radix_cache(ctx: Any) -> Any:
+    """Build the tree cache: a factory for `register_radix_cache_backend`.
+
+    Where SGLang would choose another cache than UnifiedRadixCache (LMCache, FlexKV, pure sliding window),
+    its own choice stands, with stock eviction.
+    """
+    memory = get_memory()
+    pure_swa = ctx.is_hybrid_swa and ctx.full_tokens_per_layer == 0
+    if not ctx.disable_radix_cache and (memory.enable_lmcache or memory.enable_flexkv or pure_swa):
+        logger.warning("bros: this cache backend keeps its own eviction order; class-aware eviction is off")
+        return default_radix_cache_factory(ctx)
+    return create_unified_radix_cache(ctx, cache_class=BrosRadixCache)
