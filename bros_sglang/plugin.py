@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _SERVER_ARGS: Final = "sglang.srt.server_args.ServerArgs"
 _SCHEDULER_MODULE: Final = "sglang.srt.managers.scheduler"
+_ALLOCATORS: Final = "sglang.srt.mem_cache.allocator"
+_BATCH: Final = "sglang.srt.managers.schedule_batch.ScheduleBatch"
 _TOKENIZE: Final = "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object"
 
 
@@ -80,8 +82,6 @@ def arm_main(server_args: Any) -> None:
     seams.require_seams()
     settings = launch_args.settings_of(server_args)
     launch_args.attach_settings(server_args, settings)
-    # Best-effort cache is evicted first: SGLang's `priority` strategy, which its Rust tree core has too.
-    server_args.radix_eviction_policy = "priority"
     server_args.enable_mixed_chunk = settings.mixed_chunk
 
     from bros_sglang import door  # noqa: PLC0415 (only where bros serves)
@@ -97,16 +97,21 @@ def arm_scheduler(server_args: Any) -> None:
     """
     seams.require_seams()
 
-    from bros_sglang.scheduler import retraction  # noqa: PLC0415 (imports SGLang's scheduler)
+    from bros_sglang.memory import radix_cache  # noqa: PLC0415 (these import SGLang's scheduler)
+    from bros_sglang.memory.allocator import BidirectionalTokenToKVPoolAllocator  # noqa: PLC0415
+    from bros_sglang.memory.paged_allocator import BidirectionalPagedTokenToKVPoolAllocator  # noqa: PLC0415
+    from bros_sglang.scheduler import placement, retraction  # noqa: PLC0415
     from bros_sglang.scheduler.scheduler import BrosScheduler  # noqa: PLC0415
 
     _apply(
         {
             f"{_SCHEDULER_MODULE}.Scheduler": (BrosScheduler, "REPLACE"),
-            "sglang.srt.managers.schedule_batch.ScheduleBatch._get_decode_retraction_order": (
-                retraction.around_decode_retraction_order,
-                "AROUND",
-            ),
+            f"{_ALLOCATORS}.token.TokenToKVPoolAllocator": (BidirectionalTokenToKVPoolAllocator, "REPLACE"),
+            f"{_ALLOCATORS}.paged.PagedTokenToKVPoolAllocator": (BidirectionalPagedTokenToKVPoolAllocator, "REPLACE"),
+            "sglang.srt.mem_cache.registry.default_radix_cache_factory": (radix_cache.build_radix_cache, "REPLACE"),
+            f"{_BATCH}.prepare_for_extend": (placement.around_prepare_for_extend, "AROUND"),
+            f"{_BATCH}.prepare_for_decode": (placement.around_prepare_for_decode, "AROUND"),
+            f"{_BATCH}._get_decode_retraction_order": (retraction.around_decode_retraction_order, "AROUND"),
         }
     )
     settings = launch_args.settings_of(server_args)

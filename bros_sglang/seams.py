@@ -19,6 +19,7 @@ TESTED_VERSION: Final = "0.5.23"
 
 _SCHEDULER: Final = "sglang.srt.managers.scheduler"
 _BATCH: Final = "sglang.srt.managers.schedule_batch"
+_MEMORY: Final = "sglang.srt.mem_cache"
 
 
 class Seam(NamedTuple):
@@ -101,8 +102,21 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(_BATCH, "ScheduleBatch.check_decode_mem", "asks whether a decode step fits"),
     Seam(_BATCH, "ScheduleBatch._get_decode_retraction_order", "retracts best-effort first", ("reqs",)),
     Seam("sglang.srt.sampling.sampling_batch_info", "SamplingBatchInfo.from_schedule_batch", "parks rows"),
-    Seam("sglang.srt.mem_cache.common", "release_kv_cache", "preemption keeps KV in the tree", ("req", "checkpoint")),
-    Seam("sglang.srt.mem_cache.common", "match_kv_cache", "estimates uncached tokens", ("req", "tree_cache")),
+    Seam(_BATCH, "ScheduleBatch.prepare_for_extend", "tells the allocator whose tokens it hands out"),
+    Seam(_BATCH, "ScheduleBatch.prepare_for_decode", "tells the allocator whose tokens it hands out"),
+    # Memory.
+    Seam(f"{_MEMORY}.allocator.token", "TokenToKVPoolAllocator", "replaced: two-ended allocator, page size 1"),
+    Seam(f"{_MEMORY}.allocator.paged", "PagedTokenToKVPoolAllocator", "replaced: two-ended allocator, pages"),
+    Seam(f"{_MEMORY}.registry", "default_radix_cache_factory", "replaced: builds BrosRadixCache", ("ctx",)),
+    Seam(f"{_MEMORY}.registry", "create_unified_radix_cache", "builds BrosRadixCache", ("cache_class",)),
+    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.checkpoint_into_tree", "class of cached KV", ("up_to",)),
+    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.insert", "class of cached KV", ("params",)),
+    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.touch_prefix", "cuts preempted KV into pieces"),
+    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache._evict", "the eviction clock"),
+    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache._evict_device_leaf", "class totals", ("node_id",)),
+    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.load_back", "placement of load-backs", ("node_id",)),
+    Seam(f"{_MEMORY}.common", "release_kv_cache", "preemption keeps KV in the tree", ("req", "checkpoint")),
+    Seam(f"{_MEMORY}.common", "match_kv_cache", "estimates uncached tokens", ("req", "tree_cache")),
 )
 
 

@@ -59,6 +59,8 @@ def split_rows(batch: Any, indices: list[int]) -> Any:
     parked.orig_seq_lens = batch.orig_seq_lens[device]
     parked.seq_lens_sum = None
     parked.input_ids = None
+    if batch.multimodal_inputs is not None:
+        parked.multimodal_inputs = [batch.multimodal_inputs[i] for i in indices]
     parked.sampling_info = SamplingBatchInfo.from_schedule_batch(parked, batch.model_config.vocab_size)
     gone = set(indices)
     batch.filter_batch(keep_indices=[i for i in range(len(batch.reqs)) if i not in gone])

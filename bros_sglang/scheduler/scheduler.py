@@ -15,7 +15,7 @@ from typing import Any
 
 from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
-from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
+from sglang.srt.mem_cache.common import match_kv_cache
 
 from bros_sglang import launch_args
 from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
@@ -74,6 +74,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.meter = StepMeter(_step_time_model(self.bros_settings))
         self.plan: Plan = _NO_PLAN
         self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
+        self._parking_open = True  # whether this pass may still park rows
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
         self._launch_s = 0.0  # agreed time of the last launch
         self._awaiting_first_token: list[Any] = []
@@ -170,14 +171,13 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             # No tick is sent while idle; the request brings a time that all ranks see alike.
             self.clock.advance(dispatched_s)
         req.bros = build_state(recv_req, self.bros_settings, self.clock.now_s)
-        # Cache that this request leaves behind is of its class (SGLang's priority eviction).
-        req.priority = 1 if req.bros.is_rt else -1
         return req
 
     # -- a pass ---------------------------------------------------------------------------------------
 
     def get_next_batch_to_run(self, running_batch: Any, last_batch: Any) -> Any:
         """Run one pass of SGLang's loop with parked rows back in place."""
+        self._parking_open = True
         if self.parked is not None:
             parked, self.parked = self.parked, None
             parked.filter_batch()
@@ -275,8 +275,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         queue: WaitingQueue = self.waiting_queue
         with_be = self.plan.be_prefill_tokens > 0
         window = queue.window(self.clock.now_s, with_be=with_be)
-        if self.is_mixed_chunk:
-            self._park_rows(running_batch)
+        if self.is_mixed_chunk and self.plan.has_prefill:
+            self._park_rows(running_batch, all_of_them=True)
         shown = {id(req) for req in window}
         self.waiting_queue = list(window)
         try:
@@ -290,6 +290,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in left:
             if id(req) not in shown:  # preempted in this pass, or its grammar became ready
                 queue.append(req)
+        if result.batch_to_run is None and result.running_batch.is_empty() and self.parked is not None:
+            # Nothing could be admitted after all: the parked rows run instead.
+            result = type(result)(batch_to_run=None, running_batch=self.parked)
+            self.parked = None
+            self._parking_open = False
         return result
 
     def update_running_batch(self, batch: Any) -> Any:
@@ -301,9 +306,12 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     # -- giving way -----------------------------------------------------------------------------------
 
-    def _park_rows(self, batch: Any) -> None:
-        """Take best-effort rows that the plan leaves out of the batch, those that ran most recently first."""
-        if not self.bros_settings.park_decodes or self.parked is not None:
+    def _park_rows(self, batch: Any, *, all_of_them: bool = False) -> None:
+        """Take best-effort rows that the plan leaves out of the batch, those parked least often first.
+
+        Only a step with prefill in it may do without any decode row (`all_of_them`).
+        """
+        if not self.bros_settings.park_decodes or self.parked is not None or not self._parking_open:
             return
         be = [i for i, req in enumerate(batch.reqs) if not req.bros.is_rt]
         excess = len(be) - self.plan.be_rows
@@ -311,7 +319,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             return
         be.sort(key=lambda i: batch.reqs[i].bros.parked_passes)
         out = sorted(i for i in be[: max(excess, 0)] if can_park(batch.reqs[i]))
-        if not out or len(out) == len(batch.reqs):
+        if not all_of_them and len(out) == len(batch.reqs):
+            out = out[1:]
+        if not out:
             return
         for i in out:
             batch.reqs[i].bros.parked_passes += 1
@@ -325,7 +335,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def _release(self, req: Any) -> None:
         """Put a request's KV into the tree and take its seat; a result in flight for it will be dropped."""
-        release_kv_cache(req, self.tree_cache, checkpoint=True)
+        req.bros.kept_tokens = self.tree_cache.release_preempted(req)
+        req.bros.lost_tokens = len(req.origin_input_ids) + len(req.output_ids)
         req.reset_for_retract()
         req.bros.preemptions += 1
 

@@ -27,6 +27,8 @@ class ReqState:
     first_token_s: float | None = None
     preemptions: int = 0
     parked_passes: int = 0
+    kept_tokens: int = 0  # of its KV at the last preemption, that went into the tree
+    lost_tokens: int = 0  # tokens whose KV it had at the last preemption
     warmed: bool = False  # its prompt was computed once, and its group was told
 
     @property
