@@ -100,6 +100,8 @@ class SGLangDialect(Dialect):
 
     def read(self, event: bytes, progress: Progress) -> None:
         """Take an event; its counts are cumulative, so each replaces what the earlier ones said."""
+        if event == b"[DONE]":
+            return
         data = orjson.loads(event)
         if "error" in data:
             progress.error = _message(data["error"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,8 @@ class LoadGenerator:
         self._failures = 0
         self._last_error = ""
         self._gone = asyncio.Event()
+        key = os.environ.get("OPENAI_API_KEY")
+        self._auth = {"Authorization": f"Bearer {key}"} if key else {}
         self.state = LoadState()
 
     def _now_s(self) -> float:
@@ -208,7 +211,7 @@ class LoadGenerator:
         times: TokenTimes,
         progress: Progress,
     ) -> None:
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **self._auth}
         async with session.post(self._url, data=body, headers=headers) as response:
             if response.status != 200:
                 text = (await response.text())[:300]

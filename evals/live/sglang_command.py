@@ -1,0 +1,36 @@
+"""The command that starts an SGLang server for a measurement, and the small CPU server of demo and tests."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from bros_sglang.evals.tiny_model import build_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# Small enough that a tiny model on one core is busy: the pool holds about 30 of the 64 requests that may run.
+TINY_FLAGS = (
+    "--dtype",
+    "float32",
+    "--max-total-tokens",
+    "8192",
+    "--chunked-prefill-size",
+    "512",
+    "--max-running-requests",
+    "64",
+)
+# One thread computes: a second one makes a model of this size slower, and the client needs the other core.
+TINY_ENV = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def sglang_command(model: Path | str, flags: Sequence[str] = ()) -> list[str]:
+    """Return the command that serves a model with this Python's SGLang."""
+    return [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model), *flags]
+
+
+def tiny_server_command(folder: Path) -> list[str]:
+    """Build the tiny model in `folder` and return the command that serves it on the CPU."""
+    return sglang_command(build_tiny_model(folder / "tiny-llama"), TINY_FLAGS)
