@@ -179,7 +179,7 @@ def _flags_by_policy(items: Iterable[str], policies: Sequence[str]) -> dict[str,
     flags: dict[str, dict[str, Any]] = {}
     for item in items:
         name, separator, text = item.partition("=")
-        policy, colon, field = name.rpartition(":")
+        policy, colon, field = name.removeprefix("--").rpartition(":")
         if not separator or not field:
             raise OptionError(
                 f"--flag {item!r}: write [POLICY:]FLAG=VALUE, such as bros:chunked-prefill-size=2048"
@@ -190,5 +190,5 @@ def _flags_by_policy(items: Iterable[str], policies: Sequence[str]) -> dict[str,
             value = json.loads(text)
         except ValueError:
             value = text
-        flags.setdefault(policy, {})[field.replace("-", "_")] = value
+        flags.setdefault(policy, {})[field.removeprefix("--").replace("_", "-")] = value
     return flags

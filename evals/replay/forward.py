@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bros_sglang.evals.replay.stub_model import EOS_TOKEN, FIRST_ORDINARY_TOKEN, VOCAB
 from bros_sglang.evals.step_time.step import Step, StepTimeModel
+from bros_sglang.evals.workloads.request import FIRST_ORDINARY_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,8 @@ class VirtualForward:
         cpu_s_per_pass: float,
         overlap: bool,
         last_seq_len: dict[str, int],
+        vocab_size: int,
+        eos_token: int,
         real: Callable[..., Any] | None = None,
         observer: Callable[[Any, Step, float], None] | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class VirtualForward:
         self._clock, self._step_time = clock, step_time
         self._cpu_s, self._overlap = cpu_s_per_pass, overlap
         self._last_seq_len = last_seq_len
+        self._ordinary_tokens, self._eos_token = vocab_size - FIRST_ORDINARY_TOKEN, eos_token
         self._computed: dict[str, int] = {}  # request id -> KV positions computed so far
         self._real, self._observer = real, observer
         self.pending_load_back_tokens = 0
@@ -119,5 +122,5 @@ class VirtualForward:
         lengths = batch.seq_lens_cpu.numpy()
         last = self._last_seq_len
         ends = np.fromiter((last[req.rid] for req in batch.reqs), dtype=np.int64, count=len(batch.reqs))
-        ordinary = FIRST_ORDINARY_TOKEN + lengths * 31 % (VOCAB - FIRST_ORDINARY_TOKEN)
-        return torch.from_numpy(np.where(lengths >= ends, EOS_TOKEN, ordinary))
+        ordinary = FIRST_ORDINARY_TOKEN + lengths * 31 % self._ordinary_tokens
+        return torch.from_numpy(np.where(lengths >= ends, self._eos_token, ordinary))

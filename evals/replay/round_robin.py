@@ -1,7 +1,7 @@
-"""The paper's round-robin baseline: RT and BE are admitted in turn, on the stock scheduler.
+"""The paper's round-robin baseline, RT and BE admitted in turn, on the stock scheduler.
 
 arXiv 2504.09590, section 6, compares BROS with "round-robin RT/BE": the two queues take turns, each in order
-of arrival. Here the stock `SchedulePolicy` keeps its place; only the order that it puts the waiting queue into
+of arrival. Here the stock `SchedulePolicy` keeps its place; only the order of the waiting queue that it makes
 differs. Whose turn it is follows from who was admitted last.
 """
 

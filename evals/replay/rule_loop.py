@@ -89,7 +89,7 @@ def run_rule(
     drain_s: float,
     on_pass: Callable[[float], None],
 ) -> RuleOutcome:
-    """Run a rule in virtual time until `seconds`, and then until the RT requests are done or `drain_s` is over."""
+    """Run a rule until `seconds`, and then until the RT requests are done or `drain_s` more has passed."""
     now_s, busy_s, passes = 0.0, 0.0, 0
     logs: list[RequestLog] = []
     rt_open = 0

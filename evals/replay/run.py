@@ -130,6 +130,8 @@ def replay(
         cpu_s_per_pass=options.cpu_s_per_pass,
         overlap=scheduler.enable_overlap,
         last_seq_len=last_seq_len,
+        vocab_size=scheduler.model_config.vocab_size,
+        eos_token=min(scheduler.model_config.hf_eos_token_id),
         real=scheduler.tp_worker.forward_batch_generation if compute_underneath else None,
         observer=observer,
     )

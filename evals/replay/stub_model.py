@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 VOCAB = 32_000
 EOS_TOKEN = 2
-FIRST_ORDINARY_TOKEN = 3  # 0 to 2 are padding, begin and end
 
 
 def write_stub_model(directory: Path, context_length: int) -> Path:
