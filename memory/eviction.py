@@ -51,7 +51,7 @@ def worth_epochs(*, is_prompt: bool, waiting: int = 0, context_tokens: int = 0) 
     """How many epochs a node should outlive one that is inserted now and nobody wants.
 
     is_prompt: prompts are shared and asked again, answers rarely. waiting: queued best-effort requests
-    about to use the node (a preempted request waits for all of its own). context_tokens: depth of the
+    about to use the node. context_tokens: depth of the
     node's end; attention makes deep tokens dearer to recompute, by about their own cost per 16k tokens.
     """
     demand = FIRST_WAITER_EPOCHS + EPOCHS_PER_DOUBLING * (waiting.bit_length() - 1) if waiting > 0 else 0
@@ -67,18 +67,3 @@ def node_priority(request_class: RequestClass, epoch: int, worth: int) -> int:
 def priority_class(priority: int) -> RequestClass:
     """Return the class that a node's priority encodes."""
     return RequestClass.RT if priority >= RT_BAND else RequestClass.BE
-
-
-def piece_tokens(total_tokens: int, page_size: int, *, smallest: int = 64, most_pieces: int = 64) -> int:
-    """Length of the pieces in which a preempted request's KV leaves the tree, a multiple of the page.
-
-    Bounded below so that nodes stay worth their overhead, and in number so that cutting stays cheap.
-    """
-    wanted = max(smallest, -(-total_tokens // most_pieces), page_size)
-    return -(-wanted // page_size) * page_size
-
-
-def piece_ends(total_tokens: int, page_size: int, piece: int) -> list[int]:
-    """Where to cut [0, total_tokens): page-aligned ends of all pieces but the last, ascending."""
-    aligned = total_tokens // page_size * page_size
-    return list(range(piece, aligned, piece))

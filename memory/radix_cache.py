@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from sglang.srt.mem_cache.base_prefix_cache import InsertParams, InsertResult, MatchPrefixParams
+from sglang.srt.mem_cache.base_prefix_cache import (
+    EvictParams,
+    EvictResult,
+    InsertParams,
+    InsertResult,
+    MatchPrefixParams,
+)
 from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.mem_cache.radix_cache import RadixKey
 from sglang.srt.mem_cache.registry import create_unified_radix_cache, default_radix_cache_factory
@@ -18,10 +24,9 @@ from bros_sglang.memory.class_ledger import ClassLedger, Path
 from bros_sglang.memory.eviction import (
     EvictionClock,
     node_priority,
-    piece_ends,
-    piece_tokens,
     worth_epochs,
 )
+from bros_sglang.memory.held_kv import HeldKV
 from bros_sglang.request_class import RequestClass, class_of
 
 logger = logging.getLogger(__name__)
@@ -39,7 +44,7 @@ class CachedTokens(NamedTuple):
 
 
 class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
-    """UnifiedRadixCache that evicts best-effort cache first and lets preempted requests lose it in pieces.
+    """UnifiedRadixCache that evicts best-effort cache first and holds the KV of preempted requests.
 
     params: SGLang's CacheInitParams; the eviction policy becomes `priority`. `request.priority` is read by
     nothing here and changed by nothing: the class (`class_of`) decides the priority of tree nodes.
@@ -56,6 +61,10 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         self._preempting: Any = None  # the request whose KV is being kept on preemption
         self._ledger = ClassLedger()
         self._kept_tokens = 0
+        self.held = HeldKV(self)
+        # Sum of `req.kv.cache_protected_len` over best-effort requests that hold a row: the scheduler sets it
+        # every pass. Too low, and real-time cache is taken for best-effort cache; too high, the reverse.
+        self.be_protected_tokens = 0
         self._raised: dict[str, tuple[int, int]] = {}  # rid -> epoch of its last raise, node it matched
         self._no_values = torch.empty(0, dtype=torch.int64)
         allocator = params.token_to_kv_pool_allocator
@@ -73,6 +82,9 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
             self._inserting = previous
         if req is self._preempting:
             self._kept_tokens = int(req.kv.cache_protected_len)
+        else:
+            # It runs again, under its own lock.
+            self.held.drop(req.rid)
 
     def insert(self, params: InsertParams) -> InsertResult:
         """Insert with the priority of the checkpointing request's class; without a request as RT."""
@@ -80,11 +92,7 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         request_class = RequestClass.RT if req is None else self._request_class(req)
         # The base class marks the prompt part of a checkpoint by one above the request's own priority.
         is_prompt = req is None or asked > (req.priority or 0)
-        worth = worth_epochs(
-            is_prompt=is_prompt,
-            waiting=1 if req is not None and req is self._preempting else 0,
-            context_tokens=len(params.key),
-        )
+        worth = worth_epochs(is_prompt=is_prompt, context_tokens=len(params.key))
         result = self._insert_at(params, node_priority(request_class, self.eviction_clock.epoch, worth))
         if request_class is RequestClass.RT and not self.disable and not result.rotation_tail_declined:
             self._record_rt(params.key, result.last_device_node)
@@ -109,15 +117,15 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         path: Path = self.tree_core.collect_path_info([node_id])[0]
         return path
 
-    # -- preemption: keep the KV, in pieces
+    # -- preemption: the KV stays, under a lock that gives way from the tail
 
     def release_preempted(self, req: Any) -> int:
-        """Release a preempted request as stock does, but keep its KV as evictable cache of its class.
+        """Release a preempted request as stock does, but hold what it has computed.
 
-        Its path is cut into page-aligned pieces, so that eviction takes it from the tail a piece at a time.
-        Returns how many of its tokens the tree holds now (prompt and generated). Call it where stock calls
-        `release_kv_cache(req, tree, checkpoint=False)`; models with recurrent state (mamba) cannot keep an
-        unfinished request's state and are released as stock.
+        Returns how many of its tokens (prompt and generated) are held. Call it where stock calls
+        `release_kv_cache(req, tree, checkpoint=False)`, before `req.reset_for_retract()`. The lock goes by
+        itself when the request has run again, ends or is aborted (`finish`). Models with recurrent state
+        (mamba) cannot keep an unfinished request's state and are released as stock.
         """
         if self.disable or self.supports_mamba() or req.skip_radix_cache_insert:
             release_kv_cache(req, self, checkpoint=False)
@@ -127,15 +135,42 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
             release_kv_cache(req, self, checkpoint=True)
         finally:
             self._preempting = None
-        self._cut_into_pieces(req, self._kept_tokens)
+        self.held.hold(req, self._request_class(req), self._kept_tokens)
         return self._kept_tokens
 
-    def _cut_into_pieces(self, req: Any, kept_tokens: int) -> None:
-        piece = piece_tokens(kept_tokens, self.page_size)
-        tokens = req.full_untruncated_fill_ids[:kept_tokens]
-        # A match that ends inside a node splits it there: the cheapest cut that both cores offer.
-        for end in (*piece_ends(kept_tokens, self.page_size, piece), kept_tokens):
-            self.touch_prefix(RadixKey(tokens, extra_key=req.extra_key, cache_salt=req.cache_salt, limit=end))
+    def release_aborted_request(self, request: Any) -> None:
+        """Drop what an aborted request left behind, held KV included; see the base class."""
+        self.held.drop(request.rid)
+        super().release_aborted_request(request)
+
+    def evict_for_alloc(self, params: EvictParams, **kwargs: Any) -> EvictResult:
+        """Evict for an allocation; see the base class.
+
+        Held KV gives way to real-time tokens once no other best-effort cache is left, and to anyone when
+        nothing else is left: admission keeps best-effort requests from getting so far.
+        """
+        if self.held.tokens:
+            lacking = params.num_tokens - int(self.evictable_size())
+            rt_tokens = min(params.num_tokens, self._declared_rt_tokens())
+            if rt_tokens:
+                lacking = max(lacking, rt_tokens - self.be_evictable_tokens())
+            if lacking > 0:
+                self.held.give_up(lacking)
+        return super().evict_for_alloc(params, **kwargs)
+
+    def _declared_rt_tokens(self) -> int:
+        batch = getattr(self.token_to_kv_pool_allocator, "declared_batch", None)
+        return 0 if batch is None else int(batch.rt_tokens)
+
+    def exclusive_tokens(self, req: Any) -> int:
+        """Tree tokens that only this running request keeps locked: what its release would make evictable."""
+        if req.lock is None:
+            return 0
+        before = int(self.evictable_size())
+        self.unlock(req.lock)
+        freed = int(self.evictable_size()) - before
+        req.lock = self.lock(req.lock.node)
+        return freed
 
     # -- demand: prefixes that queued requests are about to use stay longer
 
@@ -155,7 +190,7 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         for req in considered:
             if self._raised.get(req.rid, (-1, 0))[0] == epoch:
                 continue
-            match = self.tree_core.match_prefix(MatchPrefixParams(key=self._waiting_key(req)))
+            match = self.tree_core.match_prefix(MatchPrefixParams(key=self.request_key(req)))
             self._apply_cache_actions(match.cache_actions)
             node_id = match.last_device_node
             self._raised[req.rid] = (epoch, node_id)
@@ -165,7 +200,10 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
                 num_raised += 1
         return num_raised
 
-    def _waiting_key(self, req: Any, limit: int | None = None) -> RadixKey:
+    def request_key(self, req: Any, tokens: int | None = None) -> RadixKey:
+        """Return the tree key of a request's first `tokens` tokens, or of all."""
+        # A bigram tree counts pairs: n of them span n + 1 tokens.
+        limit = None if tokens is None else tokens + int(self.tree_core.is_eagle)
         return RadixKey(
             req.origin_input_ids + req.output_ids,
             extra_key=req.extra_key,
@@ -175,7 +213,7 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
 
     def _raise(self, req: Any, prefix_tokens: int, *, waiting: int) -> None:
         """Re-insert a prefix that is on the device in full: nothing changes but its nodes' priority."""
-        key = self._waiting_key(req, prefix_tokens)
+        key = self.request_key(req, prefix_tokens)
         if len(self._no_values) < prefix_tokens:
             self._no_values = torch.zeros(2 * prefix_tokens, dtype=torch.int64, device=self.device)
         worth = worth_epochs(is_prompt=True, waiting=waiting, context_tokens=prefix_tokens)
@@ -206,6 +244,7 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         """Drop everything."""
         self._ledger.clear()
         self._raised.clear()
+        self.held.clear()
         super().reset()
 
     def cached_tokens(self) -> CachedTokens:
@@ -213,12 +252,13 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         total = self.evictable_size() + self.protected_size()
         return CachedTokens(self._ledger.rt_tokens, total - self._ledger.rt_tokens)
 
-    def be_evictable_tokens(self, be_protected_tokens: int) -> int:
+    def be_evictable_tokens(self) -> int:
         """Best-effort cache that can be evicted now: a lower bound, from host integers alone.
 
-        be_protected_tokens: sum of `req.kv.cache_protected_len` over best-effort requests that hold a lock.
-        What is locked beyond those is locked by RT requests, hence real-time and not evictable anyway.
+        What is locked beyond best-effort requests and held KV is locked by RT requests, hence real-time and
+        not evictable anyway. Needs `be_protected_tokens` to be up to date.
         """
+        be_protected_tokens = self.be_protected_tokens + self.held.protected_tokens
         evictable, protected = int(self.evictable_size()), int(self.protected_size())
         rt_locked_at_least = max(0, protected - be_protected_tokens)
         rt_evictable_at_most = max(0, self._ledger.rt_tokens - rt_locked_at_least)

@@ -84,6 +84,11 @@ class TwoEndedFreeList:
         finally:
             self._declared = previous
 
+    @property
+    def declared_batch(self) -> DeclaredBatch | None:
+        """The declaration in force, if any."""
+        return self._declared
+
     def reset_free_list(self, num_pages: int) -> None:
         """Everything free: pages 1..num_pages; page 0 is padding and never handed out."""
         device = self.device  # type: ignore[attr-defined]

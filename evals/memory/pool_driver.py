@@ -94,9 +94,12 @@ class PoolDriver:
         req.bros = SimpleNamespace(request_class=request_class)
         return req
 
-    def room(self) -> int:
-        """Free and evictable tokens."""
-        return int(self.allocator.available_size() + self.tree.evictable_size())
+    def room(self, request_class: RequestClass = RequestClass.BE) -> int:
+        """Free and evictable tokens; for real-time requests also what preempted ones hold."""
+        held = 0
+        if request_class is RequestClass.RT and isinstance(self.tree, BrosRadixCache):
+            held = self.tree.held.tokens
+        return int(self.allocator.available_size() + self.tree.evictable_size()) + held
 
     def prefill(self, reqs: Sequence[Req], chunk_tokens: int | None = None) -> list[int]:
         """Run one prefill pass (a chunk of each request when given); returns the tokens computed for each.
@@ -113,10 +116,12 @@ class PoolDriver:
             req.extend_end = total if chunk_tokens is None else min(total, req.prefix_len + chunk_tokens)
         counts = [req.extend_end - req.prefix_len for req in reqs]
         needed = sum(counts) + len(reqs) * (self.page_size if self.page_size > 1 else 0)
-        evict_from_tree_cache(self.tree, needed)
         prefixes = [self._prefix(req) for req in reqs]
-        with self._declared(reqs, counts):
-            slots = self._alloc_extend(reqs, prefixes, counts)
+        slots = None
+        if needed <= self.room(min(class_of(req) for req in reqs)):  # "be" < "rt"
+            with self._declared(reqs, counts):
+                evict_from_tree_cache(self.tree, needed)
+                slots = self._alloc_extend(reqs, prefixes, counts)
         if slots is None:
             for req in reqs:
                 if not req.kv.holds_kv:
@@ -137,12 +142,12 @@ class PoolDriver:
 
         Raises OutOfKVError with nothing changed when there is no room.
         """
-        fresh = [index for index, req in enumerate(reqs) if not req.output_ids]
+        fresh = [index for index, req in enumerate(reqs) if req.kv.kv_committed_len == req.seqlen]
         for index in fresh:  # the token that the prefill sampled
             reqs[index].output_ids.append(tokens[index])
-        evict_from_tree_cache(self.tree, len(reqs) * self.page_size)
         lengths = torch.tensor([req.kv.kv_committed_len for req in reqs], dtype=torch.int64)
         with self._declared(reqs, [1] * len(reqs)):
+            evict_from_tree_cache(self.tree, len(reqs) * self.page_size)
             if self.page_size == 1:
                 slots = self.allocator.alloc(len(reqs))
             else:

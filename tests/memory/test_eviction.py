@@ -1,4 +1,3 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -6,8 +5,6 @@ from bros_sglang.memory.eviction import (
     MAX_WORTH_EPOCHS,
     EvictionClock,
     node_priority,
-    piece_ends,
-    piece_tokens,
     priority_class,
     worth_epochs,
 )
@@ -49,22 +46,3 @@ def test_what_was_once_wanted_is_overtaken():
     wanted = node_priority(BE, 3, worth_epochs(is_prompt=True, waiting=8))
     plain = [node_priority(BE, epoch, worth_epochs(is_prompt=True)) for epoch in range(20)]
     assert next(epoch for epoch in range(20) if plain[epoch] > wanted) == 12
-
-
-@given(st.integers(1, 200_000), st.sampled_from([1, 4, 16, 64, 256]))
-def test_pieces_are_whole_pages_few_and_cover_the_request(total, page_size):
-    piece = piece_tokens(total, page_size)
-    ends = piece_ends(total, page_size, piece)
-    assert piece % page_size == 0
-    assert len(ends) <= 64
-    assert all(end % page_size == 0 for end in ends)
-    assert ends == sorted(set(ends))
-    if ends:
-        assert 0 < total // page_size * page_size - ends[-1] <= piece
-
-
-@pytest.mark.parametrize(
-    ("total", "page", "piece"), [(100, 1, 64), (8192, 1, 128), (8192, 16, 128), (5, 256, 256)]
-)
-def test_piece_sizes(total, page, piece):
-    assert piece_tokens(total, page) == piece

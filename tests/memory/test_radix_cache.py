@@ -1,7 +1,7 @@
 """Eviction order and partial preemption on the real tree, Rust and Python core."""
 
 import pytest
-from sglang.srt.mem_cache.base_prefix_cache import EvictParams
+from sglang.srt.mem_cache.base_prefix_cache import CacheRequestOutcome, EvictParams
 
 from bros_sglang.evals.memory.pool_driver import OutOfKVError, PoolDriver
 from bros_sglang.request_class import RequestClass
@@ -96,36 +96,107 @@ def test_request_priority_is_neither_used_nor_changed(driver):
     assert cached(driver, range(1000, 1256)) == 256
 
 
-def test_a_preempted_request_loses_its_tail_piece_by_piece(driver):
-    req = driver.request("be", BE, range(1000))
+def preempted(driver, rid, prompt, decode=0, request_class=BE):
+    """A request that was preempted after its prompt and `decode` tokens; returns it and its tokens."""
+    req = driver.request(rid, request_class, prompt)
     driver.prefill([req])
-    for step in range(100):
+    for step in range(decode):
         driver.decode([req], [50_000 + step])
-    whole = list(req.origin_input_ids) + list(req.output_ids)
-    kept = driver.preempt(req)
-    assert kept == 1100 // driver.page_size * driver.page_size
+    driver.preempt(req)
+    return req, list(req.origin_input_ids) + list(req.output_ids)
+
+
+def test_a_preempted_request_keeps_what_it_computed(driver):
+    _, whole = preempted(driver, "be", range(1000), decode=100)
+    kept = 1100 // driver.page_size * driver.page_size
+    assert cached(driver, whole) == kept
+    assert driver.tree.held.tokens == kept
     assert driver.allocator.available_size() == 8192 - kept
-    left = kept
+    assert evict(driver, 10_000) == 0, "eviction alone takes none of it"
+
+
+def test_a_preempted_request_loses_its_tail_piece_by_piece(driver):
+    _, whole = preempted(driver, "be", range(1000), decode=100)
+    left = kept = driver.tree.held.tokens
     while left:
-        gone = evict(driver, 40)
-        assert 40 <= gone < 40 + 64 or gone == left
+        gone = driver.tree.held.give_up(100)
+        assert 100 <= gone < 100 + driver.page_size or gone == left
+        assert evict(driver, gone) == gone
         left -= gone
-        assert cached(driver, whole) == left, "what is left is a prefix: the loss is the tail"
+        assert cached(driver, whole) == left == driver.tree.held.tokens, (
+            "a prefix is left: the loss is the tail"
+        )
+        assert driver.tree.held.ledger.redo_tokens("be") == 1101 - left
+    assert kept == 1100 // driver.page_size * driver.page_size
     assert driver.allocator.available_size() == 8192
 
 
 def test_a_resumed_request_computes_only_what_is_gone(driver):
-    req = driver.request("be", BE, range(2048))
-    driver.prefill([req])
-    for step in range(48):
-        driver.decode([req], [50_000 + step])
-    driver.preempt(req)
-    gone = evict(driver, 300)
-    computed = driver.prefill([req])
-    # At least one token is always computed, for its logits.
-    total = 2048 + 49
-    assert computed == [total - (2096 // driver.page_size * driver.page_size - gone)]
+    req, whole = preempted(driver, "be", range(2048), decode=48)
+    gone = driver.tree.held.give_up(300)
+    evict(driver, gone)
+    redo = driver.tree.held.ledger.redo_tokens("be")
+    assert redo == len(whole) - (2096 // driver.page_size * driver.page_size - gone)
+    assert driver.prefill([req]) == [redo]
+    assert driver.tree.held.tokens == 0, "it holds its own lock again"
     driver.finish(req)
+    assert driver.room() == 8192
+
+
+def test_real_time_takes_held_room_after_other_best_effort_cache(driver):
+    run(driver, "done", BE, range(100_000, 101_024))
+    _, whole = preempted(driver, "be", range(4096))
+    run(driver, "old-rt", RT, range(200_000, 201_024))
+    # 2048 are free, and all of those, the 1024 of the finished BE and 512 of the held ones are needed.
+    rt = driver.request("rt", RT, range(300_000, 303_584 - 2 * driver.page_size))
+    driver.prefill([rt])
+    assert cached(driver, range(100_000, 101_024)) == 0
+    assert cached(driver, range(200_000, 201_024)) == 1024
+    assert 4096 - 512 - 64 <= cached(driver, whole) <= 4096 - 512 + 3 * driver.page_size
+
+
+def test_best_effort_admission_sees_no_held_room(driver):
+    preempted(driver, "be", range(8000))
+    with pytest.raises(OutOfKVError):
+        driver.prefill([driver.request("be2", BE, range(10_000, 10_500))])
+    driver.prefill([driver.request("rt", RT, range(20_000, 20_500))])
+
+
+def test_an_aborted_preempted_request_gives_back_all_it_holds(driver):
+    req, _ = preempted(driver, "be", range(1024), decode=10)
+    driver.tree.finish(req.cache_request_handle, CacheRequestOutcome.ABORT)
+    assert driver.tree.held.tokens == 0
+    evict(driver, 10_000)
+    assert driver.allocator.available_size() == 8192
+
+
+def test_preempted_again_and_again(driver):
+    req = driver.request("be", BE, range(500))
+    for times in range(10):
+        driver.prefill([req])
+        driver.decode([req], [1])
+        driver.decode([req], [2])
+        driver.preempt(req)
+        gone = driver.tree.held.give_up(50 * times)
+        assert evict(driver, gone) == gone
+    assert len(req.output_ids) == 30
+    driver.prefill([req])
+    driver.finish(req)
+    assert driver.room() == 8192
+    assert driver.tree.held.tokens == 0
+
+
+def test_exclusive_tokens_leave_out_what_others_lock(driver):
+    shared = list(range(512))
+    first = driver.request("a", BE, shared + [7] * 256)
+    driver.prefill([first])
+    second = driver.request("b", BE, shared + [8] * 128)
+    driver.prefill([second])
+    assert driver.tree.exclusive_tokens(first) == 256
+    assert driver.tree.exclusive_tokens(second) == 128
+    driver.finish(first)
+    driver.finish(second)
+    assert driver.room() == 8192
 
 
 def test_stock_release_keeps_nothing_but_the_prompt():
@@ -139,26 +210,26 @@ def test_stock_release_keeps_nothing_but_the_prompt():
     assert cached(driver, range(1024)) == 1024
 
 
-def test_preempted_cache_outlives_finished_answers_and_prompts_of_its_time(driver):
-    run(driver, "done", BE, range(9000, 9512))
-    req = driver.request("be", BE, range(512))
-    driver.prefill([req])
-    driver.preempt(req)
-    run(driver, "later", BE, range(7000, 7512))
-    evict(driver, 1024)
-    assert cached(driver, range(512)) == 512
-
-
 def test_only_one_preempted_request_is_eaten_at_a_time(driver):
-    reqs = [driver.request(f"be{i}", BE, range(i * 10_000, i * 10_000 + 1024)) for i in range(3)]
-    driver.prefill(reqs)
-    for req in reqs:
-        driver.preempt(req)
+    for index in range(3):
+        preempted(driver, f"be{index}", range(index * 10_000, index * 10_000 + 1024))
     for _ in range(5):
-        evict(driver, 100)
-    left = [cached(driver, req.origin_input_ids) for req in reqs]
-    assert sum(tokens < 1024 for tokens in left) == 1
-    assert left[0] < 1024, "the first to be preempted is the first to lose"
+        evict(driver, driver.tree.held.give_up(100))
+    left = [cached(driver, range(index * 10_000, index * 10_000 + 1024)) for index in range(3)]
+    assert left[:2] == [1024, 1024]
+    assert left[2] <= 1024 - 500, "who resumes last loses first"
+    assert [entry.rid for entry in driver.tree.held.ledger.resume_order()] == ["be0", "be1", "be2"]
+
+
+def test_held_tails_shared_with_a_running_request_free_nothing_but_are_passed_over(driver):
+    _, whole = preempted(driver, "be", range(512))
+    twin = driver.request("twin", BE, whole + [9] * 64)
+    driver.prefill([twin])
+    driver.tree.held.ledger.get("be").yieldable_tokens = 512  # what it was when it was preempted
+    assert driver.tree.held.give_up(100) == 0
+    assert driver.tree.held.tokens == 0
+    driver.finish(twin)
+    assert driver.room() == 8192
 
 
 def test_prefixes_that_queued_requests_wait_for_stay_longer(driver):
@@ -200,9 +271,13 @@ def test_evictable_best_effort_is_a_lower_bound(driver):
     run(driver, "rt-done", RT, range(20_000, 20_256))
     run(driver, "be-done", BE, range(30_000, 30_256))
     assert driver.tree.cached_tokens() == (768, 768)
-    assert driver.tree.be_evictable_tokens(be.kv.cache_protected_len) == 256
+    driver.tree.be_protected_tokens = be.kv.cache_protected_len
+    assert driver.tree.be_evictable_tokens() == 256
     driver.preempt(be)
-    assert driver.tree.be_evictable_tokens(0) == 768
+    driver.tree.be_protected_tokens = 0
+    assert driver.tree.be_evictable_tokens() == 256
+    driver.tree.held.give_up(512)
+    assert driver.tree.be_evictable_tokens() == 768
 
 
 def test_reset_forgets_the_classes(driver):

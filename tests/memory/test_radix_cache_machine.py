@@ -4,7 +4,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sglang.srt.mem_cache.base_prefix_cache import EvictParams
+from sglang.srt.mem_cache.base_prefix_cache import CacheRequestOutcome, EvictParams
 
 from bros_sglang.evals.memory.pool_driver import OutOfKVError, PoolDriver
 from bros_sglang.memory.eviction import RT_BAND
@@ -122,7 +122,25 @@ class TreeMachine(RuleBasedStateMachine):
     def demand(self):
         self.each(lambda driver, i: driver.tree.refresh_demand([pair[i] for pair in self.preempted]))
 
-    @precondition(lambda self: not self.running)
+    @rule(tokens=st.integers(1, 200))
+    def give_up(self, tokens):
+        def action(driver, _):
+            held = driver.tree.held.tokens
+            freed = driver.tree.held.give_up(tokens)
+            assert freed >= min(tokens, held) or driver.tree.held.tokens == 0
+            return freed
+
+        self.each(action)
+
+    @precondition(lambda self: self.preempted)
+    @rule(which=st.integers(0, 99))
+    def abort_preempted(self, which):
+        pair = self.preempted.pop(which % len(self.preempted))
+        self.each(
+            lambda driver, i: driver.tree.finish(pair[i].cache_request_handle, CacheRequestOutcome.ABORT)
+        )
+
+    @precondition(lambda self: not self.running and not self.preempted)
     @rule()
     def flush(self):
         for driver in self.drivers:
@@ -145,6 +163,22 @@ class TreeMachine(RuleBasedStateMachine):
             assert torch.equal(everything.sort()[0], torch.arange(1, 601))
 
     @invariant()
+    def held_kv_is_there(self):
+        if not hasattr(self, "drivers"):
+            return
+        for index, driver in enumerate(self.drivers):
+            held = driver.tree.held
+            assert len(held.ledger) <= len(self.preempted)
+            for pair in self.preempted:
+                entry = held.ledger.get(pair[index].rid)
+                if entry is not None:
+                    key = driver.tree.request_key(pair[index])
+                    assert driver.tree.tree_core.match_full_device_prefix(key)[0] >= entry.kept_tokens
+            assert held.protected_tokens >= held.tokens
+            if not self.running and not self.preempted:
+                assert driver.tree.protected_size() == 0
+
+    @invariant()
     def class_totals_are_right(self):
         if not hasattr(self, "drivers"):
             return
@@ -157,7 +191,8 @@ class TreeMachine(RuleBasedStateMachine):
             for pair in self.running
             if pair[0].bros.request_class is RequestClass.BE
         )
-        assert python.tree.be_evictable_tokens(be_locked) <= be_unlocked
+        python.tree.be_protected_tokens = be_locked
+        assert python.tree.be_evictable_tokens() <= be_unlocked
 
 
 class Page1(TreeMachine):
