@@ -35,6 +35,10 @@ class HeldKV:
         """KV under the locks; shared prefixes count once per holder."""
         return sum(entry.kept_tokens for entry in self.ledger.resume_order())
 
+    def locks(self) -> list[Any]:
+        """Return the locks, for checks."""
+        return [lock for _, lock in self._locks.values() if lock is not None]
+
     def hold(self, req: Any, request_class: RequestClass, kept_tokens: int) -> None:
         """Hold the first `kept_tokens` of a request that was just released; its path is in the tree."""
         self.drop(req.rid)

@@ -1,6 +1,5 @@
 """Random lives of requests on both tree cores: books balance, and the class totals are the nodes' own."""
 
-import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -8,6 +7,7 @@ from sglang.srt.mem_cache.base_prefix_cache import CacheRequestOutcome, EvictPar
 
 from bros_sglang.evals.memory.pool_driver import OutOfKVError, PoolDriver
 from bros_sglang.memory.eviction import RT_BAND
+from bros_sglang.memory.integrity import check_integrity
 from bros_sglang.request_class import RequestClass
 
 
@@ -152,15 +152,13 @@ class TreeMachine(RuleBasedStateMachine):
         if not hasattr(self, "drivers"):
             return
         for index, driver in enumerate(self.drivers):
-            free = driver.allocator.get_all_free_pages()
-            cached = driver.tree.all_values_flatten()[:: self.page_size] // self.page_size
-            private = [
-                driver.slots_of(pair[index])[pair[index].kv.cache_protected_len :: self.page_size]
-                // self.page_size
-                for pair in self.running
-            ]
-            everything = torch.cat([free, cached, *private])
-            assert torch.equal(everything.sort()[0], torch.arange(1, 601))
+            use = check_integrity(
+                driver.allocator,
+                driver.tree,
+                [pair[index] for pair in self.running],
+                [pair[index] for pair in self.preempted],
+            )
+            assert use.total == 600 * self.page_size
 
     @invariant()
     def held_kv_is_there(self):
