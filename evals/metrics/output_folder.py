@@ -39,7 +39,8 @@ def claim_folder(folder: Path, about: dict[str, Any], *, overwrite: bool = False
                 f"{folder} holds another run ({_started(folder)}): "
                 "give another --out, or --overwrite to replace it"
             )
-        for path in held:
+        report = folder / "report"  # of `bros eval report`; it shows the run that goes
+        for path in [*held, *(report.iterdir() if report.is_dir() else ())]:
             if path.is_file() and path.suffix in _OWN_SUFFIXES:
                 path.unlink()
     try:

@@ -1,0 +1,1 @@
+"""The demonstration: stock SGLang and bros under the same mixed load, on any machine."""
