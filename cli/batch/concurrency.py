@@ -2,7 +2,8 @@
 
 Three signals, the surest first:
 
-1. Push-back (429, 503): the limit is cut to 70 %, once per round trip (multiplicative decrease, as TCP does).
+1. Push-back (429, 503): once per round the limit is cut by half of the share that was pushed back (as DCTCP
+   does), so that a stray 429 costs nothing and a server that takes nobody is left alone within a few rounds.
 2. The server's queue, where it tells (`/bros/status`, `/v1/loads`): enough BE waiting that the server never
    runs dry, not so much that it is flooded.
 3. Throughput: the limit doubles while each doubling brings a tenth more work per second, then climbs in
@@ -16,7 +17,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-CUT: Final = 0.7  # of the limit, on push-back
+TOLERATED: Final = 0.05  # share of a round pushed back that changes nothing
+ROUND: Final = 128  # attempts, or twice the limit if that is more: a round in which a few 429 are few
+BUSY_SHARE: Final = 0.25  # of a round so far, and …
+BUSY_PUSHBACKS: Final = 3  # … so many, or half the limit if that is more: the round ends at once
+SMALLEST_CUT: Final = 0.05  # of the limit
+LARGEST_QUEUE_CUT: Final = 0.3  # of the limit, per reading of the queue
 DOUBLING_GAIN: Final = 1.10  # what a doubling must bring to be repeated
 STEP: Final = 0.10  # of the limit, when climbing
 STEP_GAIN: Final = 1.02  # what a step up must bring to be kept
@@ -57,7 +63,7 @@ class Concurrency:
         self._before = (0.0, self._limit)  # (work per second, limit) before the last change
         self._held = 0  # windows since the last trial
         self._trials = 0
-        self._cut_s = float("-inf")
+        self._round_ended = self._round_pushed = 0  # attempts since the round began
         self._queue_s = float("-inf")
         self._window: _Measure | None = None
 
@@ -71,6 +77,7 @@ class Concurrency:
         self._limit = float(self._initial)
         self._phase = _Phase.DOUBLING
         self._before = (0.0, self._limit)
+        self._round_ended = self._round_pushed = 0
         self._window = None
 
     def on_full(self) -> None:
@@ -80,6 +87,7 @@ class Concurrency:
 
     def on_success(self, sent_s: float, now_s: float, work: float) -> None:
         """Note an answer: `work` is the tokens that the server had to compute for it."""
+        self._end_attempt()
         if self._window is None:
             self._window = _Measure(now_s)
             return
@@ -95,14 +103,14 @@ class Concurrency:
                 self._climb(window.work / duration_s)
             self._window = _Measure(now_s)
 
-    def on_pushback(self, sent_s: float, now_s: float) -> None:
-        """Note a 429 or 503. Those of requests sent before the last cut tell nothing new."""
-        if sent_s < self._cut_s:
-            return
-        self._cut_s = now_s
-        self._set(self._limit * CUT)
-        self._phase, self._held = _Phase.HOLDING, HOLD_WINDOWS // 2
-        self._window = None
+    def on_pushback(self) -> bool:
+        """Note a 429 or 503; tells whether the server as a whole is busy, and not this request unlucky."""
+        self._round_pushed += 1
+        pushed = self._round_pushed
+        many = pushed >= max(BUSY_PUSHBACKS, self.limit // 2)
+        busy = many and pushed >= BUSY_SHARE * (self._round_ended + 1)
+        self._end_attempt(busy=busy)
+        return busy
 
     def on_queue(self, waiting: int, running: int, now_s: float) -> None:
         """Note the server's queue: keep an eighth of what runs waiting (2 or more), never more than runs."""
@@ -110,11 +118,22 @@ class Concurrency:
         low, high = max(2, running // 8), max(8, running)
         if waiting > high:
             self._phase = _Phase.HOLDING
-            self._set(max(self._limit * CUT, self._limit - (waiting - high) / 2))
+            self._set(max(self._limit * (1 - LARGEST_QUEUE_CUT), self._limit - (waiting - high) / 2))
         elif waiting < low and self._window is not None and self._window.was_full:
             faster = self._phase is _Phase.DOUBLING and waiting == 0
             self._set(self._limit * (2.0 if faster else 1.0 + STEP) + 1)
             self._window.was_full = False
+
+    def _end_attempt(self, *, busy: bool = False) -> None:
+        self._round_ended += 1
+        if not busy and self._round_ended < max(ROUND, 2 * self.limit):
+            return
+        share = self._round_pushed / self._round_ended
+        self._round_ended = self._round_pushed = 0
+        if share > TOLERATED:
+            self._set(self._limit * (1 - max(share / 2, SMALLEST_CUT)))
+            self._phase, self._held = _Phase.HOLDING, HOLD_WINDOWS // 2
+            self._window = None
 
     def _climb(self, rate: float) -> None:
         before_rate, before_limit = self._before

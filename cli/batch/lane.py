@@ -113,12 +113,11 @@ class Lane:
         self.answered()
         self.control.on_success(sent_s, self._clock(), work_tokens)
 
-    def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
-        """Note a 429 or 503."""
+    def pushed_back(self, retry_after_s: float | None) -> None:
+        """Note a 429 or 503. A server that turns many away is left alone for as long as it asks."""
         now_s = self._clock()
         self._note_failure(now_s)
-        self.control.on_pushback(sent_s, now_s)
-        if retry_after_s:
+        if self.control.on_pushback() and retry_after_s:
             self._paused_until_s = max(self._paused_until_s, now_s + retry_after_s)
 
     def failed(self, problem: str) -> None:

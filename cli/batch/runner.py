@@ -151,7 +151,7 @@ class Runner:
             request.attempts += 1
             self._give_up(request, reply, verdict)
         else:
-            await self._again(lane, request, reply, verdict, sent_s)
+            await self._again(lane, request, reply, verdict)
         await self._make_room()
 
     async def _make_room(self) -> None:
@@ -174,9 +174,7 @@ class Runner:
         lane.succeeded(sent_s, work)
         self.feed.finish()
 
-    async def _again(
-        self, lane: Lane, request: BatchRequest, reply: Reply, verdict: Verdict, sent_s: float
-    ) -> None:
+    async def _again(self, lane: Lane, request: BatchRequest, reply: Reply, verdict: Verdict) -> None:
         """Put a request back for another attempt, or give it up."""
         self.tally.retries[verdict.code] += 1
         now_s = time.monotonic()
@@ -186,7 +184,7 @@ class Runner:
             self.feed.put_back(request, now_s + _BUSY_PAUSE_S)
         elif verdict.action is Action.BACK_OFF:
             request.pushbacks += 1
-            lane.pushed_back(sent_s, reply.retry_after_s)
+            lane.pushed_back(reply.retry_after_s)
             if request.pushbacks >= MAX_PUSHBACKS and lane.failing_since_s is None:
                 self._give_up(request, reply, verdict)
                 return
