@@ -34,6 +34,9 @@ class BrosSettings(BaseModel):
         "actual",
         description="Count token deadlines from the first token's actual time, or from when it was due.",
     )
+    target_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.95, description="Aim at this share of every TTFT and TPOT target; the rest is kept for what is not predicted."
+    )
     arrival_guard: Share = Field(
         0.25,
         description="Longest step, as a share of `ttft_ms`: what a real-time request may find in its way when it arrives.",
@@ -60,11 +63,17 @@ class BrosSettings(BaseModel):
     )
     headroom_min_share: Share = Field(0.02, description="Least share of the KV pool kept free of best-effort requests.")
     headroom_max_share: Share = Field(0.30, description="Largest share of the KV pool kept free of best-effort requests.")
+    rt_cache_max_share: Share = Field(
+        0.60, description="Largest share of the KV pool that real-time prefix cache is kept in against best-effort."
+    )
     lost_patience: float = Field(
         4.0, ge=0, description="A late real-time request waits at most this many of its TTFT targets behind savable ones."
     )
     step_time_file: Path | None = Field(
         None, description="JSON file of a fitted step-time model to start from (`bros eval profile`)."
+    )
+    decision_log: Path | None = Field(
+        None, description="Append every scheduling decision to this file, one JSON object a line (for looking into)."
     )
     decision_records: int = Field(4096, ge=1, description="Scheduling decisions kept for `bros eval explain`.")
 

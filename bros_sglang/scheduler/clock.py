@@ -28,7 +28,7 @@ class AgreedClock:
     """The last time that all ranks agreed on; it never runs backwards."""
 
     def __init__(self) -> None:
-        self.now_s = read_clock()
+        self.now_s = 0.0
 
     def advance(self, now_s: float) -> None:
         """Take over a newer time; an older one (a clock jump) is ignored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult, PrefillAdder
@@ -19,11 +20,12 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     """
 
     def __init__(self, *args: Any, scheduler: BrosScheduler, **kwargs: Any) -> None:
+        self.scheduler = scheduler  # the base class asks it for reservations
         super().__init__(*args, **kwargs)
-        self.scheduler = scheduler
         plan = scheduler.plan
         self._be_tokens = plan.be_prefill_tokens
         self._in_be_share = False
+        self._reserve: int | None = None  # tokens that best-effort admission leaves alone
         if self.rem_chunk_tokens is not None:
             # A best-effort chunk is in flight only where no real-time request waits (it gave way otherwise).
             self.rem_chunk_tokens = plan.rt_prefill_tokens or plan.be_prefill_tokens
@@ -46,14 +48,22 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             if verdict is AddReqResult.NO_TOKEN and self._not_added(req) and self._make_room(req):
                 verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
+            if self._not_added(req) and self.scheduler.decision is not None:
+                self.scheduler.decision.refused = verdict.name
             return verdict
         self._enter_be_share()
         if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
             return AddReqResult.OTHER
         if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (self.rem_chunk_tokens or 0):
             return AddReqResult.OTHER  # only one unfinished prefill can be tracked
-        if self._total_demand(req) + self.scheduler.headroom_tokens() > self.rem_total_tokens:
-            return AddReqResult.NO_TOKEN
+        if self._reserve is None:
+            self._reserve = self.scheduler.best_effort_reserve()
+        alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
+        lacking = self._total_demand(req) + (0 if alone else self._reserve) - int(self.rem_total_tokens) + 1
+        if lacking > 0:
+            # With nothing running, somebody has to start: other preempted requests give way to the first.
+            if not alone or not self.tree_cache.held.give_up(lacking, keep_rid=req.rid):
+                return AddReqResult.NO_TOKEN
         return super().add_one_req(req, has_chunked_req, truncation_align_size)
 
     def budget_state(self) -> Any:
@@ -86,16 +96,47 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     def _not_added(self, req: Any) -> bool:
         return not (self.can_run_list and self.can_run_list[-1] is req)
 
+    def _get_running_request_total_token_offset(self, req: Any) -> int:
+        """Return the tokens reserved for what a running request still makes (expected, not its limit)."""
+        return self.scheduler.room.expected_remaining(req)
+
+    def _check_prefill_budget(self, req: Any, *, total_tokens: int, **kwargs: Any) -> Any:
+        """Count a candidate's expected output instead of its limit."""
+        return super()._check_prefill_budget(req, total_tokens=total_tokens - self._unexpected(req), **kwargs)
+
+    def _commit_prefill_admission(self, req: Any, admission: Any, mamba_gap_reserve: int) -> None:
+        """Reserve a candidate's expected output instead of its limit."""
+        if admission.max_new_tokens:
+            expected = min(admission.max_new_tokens, self.scheduler.room.expected_remaining(req))
+            admission = dataclasses.replace(admission, max_new_tokens=expected)
+        super()._commit_prefill_admission(req, admission, mamba_gap_reserve)
+
+    @staticmethod
+    def _limit(req: Any) -> int:
+        """Return the output that SGLang counts for a candidate: its limit, clipped."""
+        return int(min(max(req.sampling_params.max_new_tokens - len(req.output_ids), 0), CLIP_MAX_NEW_TOKENS))
+
+    def _unexpected(self, req: Any) -> int:
+        return max(0, self._limit(req) - self.scheduler.room.expected_remaining(req))
+
     def _total_demand(self, req: Any) -> int:
-        """Return the tokens that admission counts for a request: its new prompt tokens and its output limit."""
-        limit = req.sampling_params.max_new_tokens - len(req.output_ids)
+        """Return the tokens that admission counts for a request: new prompt tokens and expected output."""
         new = len(req.full_untruncated_fill_ids) - req.prefix_len
-        return int(new + min(max(limit, 0), CLIP_MAX_NEW_TOKENS) + self.per_req_token_overhead)
+        return int(new + self._limit(req) - self._unexpected(req) + self.per_req_token_overhead)
 
     def _make_room(self, req: Any) -> bool:
-        """Preempt best-effort requests until a real-time one fits; tell whether anything was freed."""
-        missing = self._total_demand(req) - int(self.rem_total_tokens) + 1
-        return missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0) > 0
+        """Take room for a real-time request: KV of preempted requests first, then of running ones."""
+        held = self.tree_cache.held
+        missing = self._missing(req)
+        if missing > 0 and held.give_up(missing):
+            missing = self._missing(req)
+        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+            # A victim's KV is held for it; what this request needs of it goes at once.
+            held.give_up(max(self._missing(req), 0))
+        return self._missing(req) <= 0
+
+    def _missing(self, req: Any) -> int:
+        return self._total_demand(req) - int(self.rem_total_tokens) + 1
 
     def give_back(self, req: Any) -> None:
         """Forget the tokens reserved for a running request that was preempted."""

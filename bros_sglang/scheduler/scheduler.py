@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from sglang.srt.managers.scheduler import Scheduler
@@ -18,12 +19,14 @@ from sglang.srt.managers.scheduler_components.invariant_checker import Scheduler
 from sglang.srt.mem_cache.common import match_kv_cache
 
 from bros_sglang import launch_args
+from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
 from bros_sglang.policies.slack import next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
 from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock
 from bros_sglang.scheduler.parking import can_park, split_rows
 from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
+from bros_sglang.scheduler.room import Room
 from bros_sglang.scheduler.schedule_policy import BrosSchedulePolicy
 from bros_sglang.scheduler.state import ReqState, build_state
 from bros_sglang.scheduler.steps import StepMeter, shape_of
@@ -72,7 +75,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.bros_settings: BrosSettings = launch_args.settings_of(server_args)
         self.clock = AgreedClock()
         self.meter = StepMeter(_step_time_model(self.bros_settings))
+        self.room = Room(self.bros_settings)
         self.plan: Plan = _NO_PLAN
+        self.decisions = DecisionRing(self.bros_settings.decision_records)
+        self.decision: Decision | None = None  # of the pass under way
+        self._decision_log = _open_log(self.bros_settings.decision_log)
         self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
         self._parking_open = True  # whether this pass may still park rows
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
@@ -102,7 +109,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def init_running_status(self) -> None:
         """Build SGLang's running state; the waiting queue is bros's own."""
         super().init_running_status()
-        self.waiting_queue: Any = WaitingQueue(self.bros_settings.lost_patience)
+        self.waiting_queue: Any = WaitingQueue(
+            self.bros_settings.lost_patience, lambda req: self.tree_cache.held.ledger.redo_tokens(req.rid)
+        )
 
     def init_schedule_policy(self) -> None:
         """Build SGLang's policy objects around BrosSchedulePolicy."""
@@ -151,7 +160,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             return
         for tick in ticks:
             self.clock.advance(tick.now_s)
-            self.meter.learn(tick.steps)
+            self._learn(tick.steps)
         self._stamp_first_tokens()
         super().process_input_requests([item for item in recv_reqs if type(item) is not ClockTick])
 
@@ -189,6 +198,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in self._gave_way:
             self._add_request_to_queue(req)
         self._gave_way.clear()
+        if self.decision is not None and plan.batch_to_run is not None:
+            self._note_outcome(self.decision, plan.batch_to_run)
         return plan
 
     def _should_defer_prefill(self, running_batch: Any) -> bool:
@@ -198,7 +209,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             return False
         if self.chunked_req is not None and not self.chunked_req.bros.is_rt and len(self.waiting_queue.rt):
             self._give_up_chunk()
-        self.plan = plan_step(self._view(running_batch), self.meter.model, self.limits)
+        view = self._view(running_batch)
+        self.plan = plan_step(view, self.meter.model, self.limits)
+        self._note_plan(view, self.plan)
         self.policy.chunk_limit = None
         if self.chunked_req is not None:
             share = self.plan.rt_prefill_tokens if self.chunked_req.bros.is_rt else self.plan.be_prefill_tokens
@@ -219,7 +232,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         if self.enable_overlap and self.last_batch is not None:
             start_s += self.meter.in_flight_s(self.forward_ct, now_s, self._launch_s)
         base = self.bros_settings.deadline_base
-        rt_rows = rt_context = be_rows = be_context = 0
+        rt_rows = rt_context = be_rows = be_context = be_protected = 0
         rt_next_due_s = rt_tightest_tpot_s = _INFINITY
         for req in running_batch.reqs:
             kv_tokens = req.kv.kv_committed_len
@@ -227,6 +240,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             if not state.is_rt:
                 be_rows += 1
                 be_context += kv_tokens
+                be_protected += req.kv.cache_protected_len
                 continue
             rt_rows += 1
             rt_context += kv_tokens
@@ -240,6 +254,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             )
             rt_next_due_s = min(rt_next_due_s, due_s)
             rt_tightest_tpot_s = min(rt_tightest_tpot_s, state.slo.tpot_s)
+
+        self.tree_cache.be_protected_tokens = be_protected
 
         prefills: list[RtPrefill] = []
         be_tokens = be_prefix = 0
@@ -287,6 +303,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in window:
             if id(req) not in still_waiting:
                 queue.take(req)
+                if req.bros.is_rt:
+                    self.room.admitted(req)
         for req in left:
             if id(req) not in shown:  # preempted in this pass, or its grammar became ready
                 queue.append(req)
@@ -335,10 +353,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def _release(self, req: Any) -> None:
         """Put a request's KV into the tree and take its seat; a result in flight for it will be dropped."""
-        req.bros.kept_tokens = self.tree_cache.release_preempted(req)
-        req.bros.lost_tokens = len(req.origin_input_ids) + len(req.output_ids)
+        self.tree_cache.release_preempted(req)
         req.reset_for_retract()
         req.bros.preemptions += 1
+        if self.decision is not None:
+            self.decision.preempted.append(req.rid)
 
     def free_request_slots(self, admitted: list[Any], running_batch: Any) -> int:
         """Return how many request slots a pass may still fill."""
@@ -353,68 +372,71 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         taken = {id(req) for req in admitted}
         return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
 
-    def headroom_tokens(self) -> int:
-        """Return the tokens that best-effort admission leaves free for real-time requests to come."""
-        return int(self.bros_settings.headroom_min_share * self.max_total_num_tokens)
+    def best_effort_reserve(self) -> int:
+        """Return the tokens that best-effort admission leaves alone in this pass."""
+        return self.room.best_effort_reserve(self.tree_cache, self.max_total_num_tokens, self.clock.now_s)
 
-    def _victims(self, batch: Any) -> list[int]:
-        """Return the rows of best-effort requests that may be preempted, least loss first."""
+    def _preemptible(self, batch: Any) -> list[Any]:
+        """Return the best-effort requests of a batch that may be preempted."""
         ending = {id(req) for req in self._reqs_finishing_inflight(batch)}
-        most = self.bros_settings.max_preemptions
-        rows = [
-            i
-            for i, req in enumerate(batch.reqs)
+        return [
+            req
+            for req in batch.reqs
             if not req.bros.is_rt and not req.finished() and req.beam_group is None and id(req) not in ending
         ]
-        rows.sort(
-            key=lambda i: (
-                batch.reqs[i].bros.preemptions >= most,
-                len(batch.reqs[i].output_ids),
-                -batch.reqs[i].bros.arrival_s,
-            )
-        )
-        return rows
 
     def preempt_for(self, adder: BrosPrefillAdder, *, tokens: int, slots: int) -> int:
-        """Preempt running best-effort requests until a real-time one has room; return how many.
+        """Preempt best-effort requests until a real-time one has room; return how many.
 
         `tokens` is what admission lacks, `slots` how many request slots. Nobody is preempted if all of them
         together would not make the room.
         """
-        batch = adder.running_batch
-        rows = self._victims(batch)
-        if not rows:
-            return 0
-        reserve = adder._get_running_request_total_token_offset
-        gain = sum(batch.reqs[i].kv.kv_committed_len + reserve(batch.reqs[i]) for i in rows)
-        if gain < tokens or len(rows) < slots:
-            return 0
-        goal = int(adder.rem_total_tokens) + tokens
-        chosen: list[int] = []
-        for i in rows:
-            req = batch.reqs[i]
-            adder.give_back(req)
+        batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
+        reqs = [req for batch in batches for req in self._preemptible(batch)]
+        in_running = {id(req) for req in adder.running_batch.reqs}
+        # Parked rows are not in the adder's reservations.
+        reserved = [self.room.expected_remaining(req) if id(req) in in_running else 0 for req in reqs]
+        chosen = self.room.victims(
+            reqs, reserved, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
+        )
+        for req in chosen:
+            if id(req) in in_running:
+                adder.give_back(req)
             self._release(req)
             adder.preempt_list.append(req)
-            chosen.append(i)
-            if int(adder.rem_total_tokens) >= goal and len(chosen) >= slots:
-                break
-        gone = set(chosen)
-        batch.filter_batch(keep_indices=[i for i in range(len(batch.reqs)) if i not in gone])
-        batch.batch_is_full = False
+        self._drop_rows(chosen, *batches)
         return len(chosen)
+
+    def _drop_rows(self, gone: list[Any], *batches: Any) -> None:
+        """Take preempted requests out of the batches that hold them."""
+        ids = {id(req) for req in gone}
+        for batch in batches:
+            keep = [i for i, req in enumerate(batch.reqs) if id(req) not in ids]
+            if len(keep) < len(batch.reqs):
+                batch.filter_batch(keep_indices=keep)
+                batch.batch_is_full = False
+        if self.parked is not None and self.parked.is_empty():
+            self.parked = None
 
     def _preempt_for_decode(self, batch: Any) -> None:
         """Preempt best-effort rows until the others' next tokens fit; SGLang retracts real-time rows after."""
-        while len(batch.reqs) > 1 and not batch.check_decode_mem():
-            rows = self._victims(batch)
-            if not rows:
+        batches = [batch] if self.parked is None else [self.parked, batch]
+        while not batch.check_decode_mem():
+            reqs = [req for rows in batches for req in self._preemptible(rows)]
+            if len(batch.reqs) == 1 and batch.reqs[0] in reqs:
+                reqs.remove(batch.reqs[0])  # somebody has to run
+            needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
+            chosen = self.room.victims(
+                reqs, [0] * len(reqs), tokens=max(needed, 1), slots=0, now_s=self.clock.now_s, tree=self.tree_cache
+            ) or reqs[:1]
+            if not chosen:
                 return
-            req = batch.reqs[rows[0]]
-            self._release(req)
-            self._gave_way.append(req)
-            batch.filter_batch(keep_indices=[i for i in range(len(batch.reqs)) if i != rows[0]])
-            batch.batch_is_full = False
+            for req in chosen:
+                self._release(req)
+            self._gave_way += chosen
+            self._drop_rows(chosen, *batches)
+            if batch.is_empty():
+                return
 
     # -- measuring ------------------------------------------------------------------------------------
 
@@ -437,12 +459,57 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             self.meter.ended(step, read_clock())
         for req in batch.reqs:
             state: ReqState = req.bros
+            if req.finished() and not state.finished:
+                state.finished = True
+                self.room.finished(req, self.clock.now_s)
             if state.warmed or not (req.output_ids or req.finished()):
                 continue
             state.warmed = True
             self._awaiting_first_token.append(req)
             if not state.is_rt:
                 self.waiting_queue.be.prefilled(req, state.group)
+
+    def _learn(self, measured: tuple[tuple[int, float], ...]) -> None:
+        """Teach the model with rank 0's measurements, and complete the records of those steps."""
+        self.meter.learn(measured)
+        for step, seconds in measured:
+            record = self.decisions.ended(step, seconds)
+            if record is not None and self._decision_log is not None:
+                self._decision_log.write(json.dumps(record.to_json()) + "\n")
+
+    def _note_plan(self, view: View, plan: Plan) -> None:
+        self.decision = Decision(
+            step=self.forward_ct + 1,
+            now_s=self.clock.now_s,
+            start_s=view.start_s,
+            rt_waiting=len(self.waiting_queue.rt),
+            be_waiting=len(self.waiting_queue.be),
+            rt_rows=view.rt_rows,
+            be_rows=view.be_rows,
+            lendable_s=plan.lendable_s if plan.lendable_s < _INFINITY else None,
+            limit_s=plan.time_limit_s,
+            bound=plan.bound.value,
+            lost=len(plan.lost),
+            rt_tokens=plan.rt_prefill_tokens,
+            be_tokens=plan.be_prefill_tokens,
+        )
+        self.decisions.add(self.decision)
+
+    def _note_outcome(self, decision: Decision, batch: Any) -> None:
+        shape = shape_of(batch)
+        decision.predicted_s = self.meter.model.predict(shape)
+        decision.parked = len(self.parked.reqs) if self.parked is not None else 0
+        if shape.is_decode_only:
+            decision.mode = "decode"
+            return
+        decision.mode = "mixed" if shape.decode_rows else "prefill"
+        for req, new in zip(batch.reqs[: len(batch.reqs) - shape.decode_rows], batch.extend_lens, strict=False):
+            if req.bros.is_rt:
+                decision.rt_admitted.append(req.rid)
+                decision.rt_prefilled += new
+            else:
+                decision.be_admitted += 1
+                decision.be_prefilled += new
 
     # -- SGLang's other questions ---------------------------------------------------------------------
 
@@ -459,7 +526,19 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         elif req.bros.is_rt and req.num_matched_prefix_tokens == 0:
             # What is cached already need not be computed: the slack is larger by that.
             match_kv_cache(req, self.tree_cache)
+            if not req.output_ids:
+                self.room.arrived(req, self.clock.now_s)
         super()._add_request_to_queue(req, is_retracted)
+
+
+def _open_log(path: Path | None) -> Any:
+    """Open the decision log for appending, line by line; None where none is asked for."""
+    if path is None:
+        return None
+    try:
+        return path.open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise SystemExit(f"error: decision_log {path}: cannot be written: {error}") from error
 
 
 def _step_time_model(settings: BrosSettings) -> StepTimeModel:

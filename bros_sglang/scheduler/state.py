@@ -27,8 +27,7 @@ class ReqState:
     first_token_s: float | None = None
     preemptions: int = 0
     parked_passes: int = 0
-    kept_tokens: int = 0  # of its KV at the last preemption, that went into the tree
-    lost_tokens: int = 0  # tokens whose KV it had at the last preemption
+    finished: bool = False  # it was counted among the finished
     warmed: bool = False  # its prompt was computed once, and its group was told
 
     @property
@@ -56,7 +55,8 @@ def build_state(recv_req: Any, settings: BrosSettings, now_s: float) -> ReqState
     request_class = (
         tag.request_class or settings.priority_rule.class_of(recv_req.priority) or settings.default_class
     )
-    slo = Slo((tag.ttft_ms or settings.ttft_ms) / 1e3, (tag.tpot_ms or settings.tpot_ms) / 1e3)
+    aim = settings.target_share / 1e3
+    slo = Slo((tag.ttft_ms or settings.ttft_ms) * aim, (tag.tpot_ms or settings.tpot_ms) * aim)
     created_s = getattr(recv_req.time_stats, "created_time", 0.0) or 0.0
     arrival_s = created_s if 0.0 < now_s - created_s < 60.0 else now_s
     group: Hashable = recv_req.rid

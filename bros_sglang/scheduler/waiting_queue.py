@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -19,10 +19,11 @@ class WaitingQueue:
     are for aborts and reports. The loop itself uses `window` and `take`.
     """
 
-    def __init__(self, lost_patience: float) -> None:
+    def __init__(self, lost_patience: float, redo_tokens: Callable[[Any], int]) -> None:
         self.rt: RealTimeQueue[Any] = RealTimeQueue()
         self.be: BestEffortQueue[Any] = BestEffortQueue()
         self._lost_patience = lost_patience
+        self._redo_tokens = redo_tokens  # tokens that a preempted request has to compute again
 
     def __len__(self) -> int:
         return len(self.rt) + len(self.be)
@@ -31,13 +32,13 @@ class WaitingQueue:
         yield from self.rt
         yield from self.be
 
-    def append(self, req: Any, *, redo_tokens: int | None = None) -> None:
-        """Queue a request; a preempted best-effort one with the tokens that it has to redo."""
+    def append(self, req: Any) -> None:
+        """Queue a request; a preempted best-effort one goes before new ones."""
         state = req.bros
         if state.is_rt:
             self.rt.add(req, state.due_s, state.slo.ttft_s * self._lost_patience)
-        elif redo_tokens is not None or state.preemptions:
-            self.be.add_resumed(req, redo_tokens or 0)
+        elif state.preemptions:
+            self.be.add_resumed(req, self._redo_tokens(req))
         else:
             self.be.add(req, state.group, state.urgent_at_s)
 
