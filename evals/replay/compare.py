@@ -20,7 +20,7 @@ from bros_sglang.request_class import RequestClass
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bros_sglang.evals.workloads.request import Workload
+    from bros_sglang.evals.workloads.request import Workload, WorkloadRequest
 
 SWEEP_CHUNKS = (512, 1024, 2048, 4096, 8192)
 LOOKED_AT = 20_000  # requests of an endless workload whose lengths are checked beforehand
@@ -96,7 +96,8 @@ def jobs_for(options: CompareOptions) -> list[ReplayJob]:
                     page_size=options.page_size,
                     seconds=options.seconds,
                     drain_s=options.drain_s,
-                    cpu_s_per_pass=options.cpu_us_per_pass * 1e-6,
+                    cpu_s_per_pass=0.0 if step_time.blocking else options.cpu_us_per_pass * 1e-6,
+                    frontend_s=step_time.frontend_s,
                     extra_flags={**flags.get("", {}), **flags.get(spec.name, {})},
                 )
             )
@@ -157,7 +158,7 @@ def _workloads(
     return rt, be
 
 
-def _longest(workload: Iterable[Any]) -> int:
+def _longest(workload: Iterable[WorkloadRequest]) -> int:
     return max(request.prompt_tokens + request.max_new_tokens for request in islice(workload, LOOKED_AT))
 
 

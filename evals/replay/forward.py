@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bros_sglang.evals.step_time.step import Step, StepTimeModel
+from bros_sglang.evals.step_time.batch import prefill_rows, step_of
 from bros_sglang.evals.workloads.request import FIRST_ORDINARY_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bros_sglang.evals.replay.clock import VirtualClock
+    from bros_sglang.evals.step_time.step import Step, StepTimeModel
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class VirtualForward:
         step_time: StepTimeModel,
         *,
         cpu_s_per_pass: float,
-        overlap: bool,
+        blocking: bool,
         last_seq_len: dict[str, int],
         vocab_size: int,
         eos_token: int,
@@ -59,7 +60,7 @@ class VirtualForward:
 
         self._result_type, self._logits_type = GenerationBatchResult, LogitsProcessorOutput
         self._clock, self._step_time = clock, step_time
-        self._cpu_s, self._overlap = cpu_s_per_pass, overlap
+        self._cpu_s, self._blocking = cpu_s_per_pass, blocking
         self._last_seq_len = last_seq_len
         self._ordinary_tokens, self._eos_token = vocab_size - FIRST_ORDINARY_TOKEN, eos_token
         self._computed: dict[str, int] = {}  # request id -> KV positions computed so far
@@ -76,7 +77,7 @@ class VirtualForward:
         clock = self._clock
         clock.now_s += self._cpu_s
         clock.run_on_device(seconds)
-        if not self._overlap:
+        if self._blocking:
             clock.advance_to(clock.free_s)
         self.counts.device_busy_s += seconds
         if self._observer is not None:
@@ -86,23 +87,15 @@ class VirtualForward:
         )
 
     def _step_of(self, batch: Any) -> Step:
-        counts, step = self.counts, Step()
+        counts, step = self.counts, step_of(batch)
         step.load_back_tokens, self.pending_load_back_tokens = self.pending_load_back_tokens, 0
         counts.loaded_back_tokens += step.load_back_tokens
-        lengths = batch.seq_lens_cpu
         if batch.forward_mode.is_decode():
-            step.decode_rows = len(batch.reqs)
-            step.decode_context_tokens = int(lengths.sum())
             counts.passes["decode"] += 1
             return step
-        mixed = batch.forward_mode.is_mixed()
-        counts.passes["mixed" if mixed else "prefill"] += 1
-        decode_rows = len(batch.decoding_reqs) if mixed else 0
-        prefill_rows = len(batch.reqs) - decode_rows
-        for req, new, prefix in zip(
-            batch.reqs[:prefill_rows], batch.extend_lens, batch.prefix_lens, strict=False
-        ):
-            step.add_prefill(new, prefix)
+        counts.passes["mixed" if batch.forward_mode.is_mixed() else "prefill"] += 1
+        counts.prefill_tokens += step.prefill_tokens
+        for req, prefix, new in prefill_rows(batch):
             end = prefix + new
             before = self._computed.get(req.rid, 0)
             if before and req.output_ids:  # back after a preemption: its output's KV had been computed too
@@ -110,10 +103,6 @@ class VirtualForward:
             counts.recomputed_tokens += max(0, min(before, end) - prefix)
             if end > before:
                 self._computed[req.rid] = end
-        counts.prefill_tokens += step.prefill_tokens
-        if decode_rows:
-            step.decode_rows = decode_rows
-            step.decode_context_tokens = int(lengths[prefill_rows:].sum())
         return step
 
     def _next_tokens(self, batch: Any) -> Any:

@@ -33,6 +33,7 @@ class ReplayJob:
     drain_s: float
     cpu_s_per_pass: float
     frontend_s: float = 0.0
+    measure_from_s: float = 0.0  # what comes before warms up
     extra_flags: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -63,6 +63,8 @@ class Sampler:
     ) -> None:
         self._scheduler, self._clock, self._sample_s, self._class_of = scheduler, clock, sample_s, classes
         self._next_s = 0.0
+        self._judged_step = 0
+        self.step_times_s: list[tuple[float, float]] = []
         self.samples: list[dict[str, Any]] = []
 
     def __call__(self) -> None:
@@ -72,6 +74,7 @@ class Sampler:
             return
         self._next_s = now_s - now_s % self._sample_s + self._sample_s
         scheduler = self._scheduler
+        self._note_predictions()
         waiting = [self._class_of(req.rid) for req in scheduler.waiting_queue]
         held = {RequestClass.RT: 0, RequestClass.BE: 0}
         running = {RequestClass.RT: 0, RequestClass.BE: 0}
@@ -92,6 +95,15 @@ class Sampler:
                 "be_running": running[RequestClass.BE],
             }
         )
+
+    def _note_predictions(self) -> None:
+        """Take over what bros predicted for its steps and what they took; stock predicts nothing."""
+        newest = self._judged_step
+        for decision in getattr(self._scheduler, "decisions", ()):
+            if decision.step > self._judged_step and decision.actual_s is not None:
+                self.step_times_s.append((decision.predicted_s, decision.actual_s))
+                newest = max(newest, decision.step)
+        self._judged_step = newest
 
     def _running(self) -> list[Any]:
         """Return the requests that hold KV: those decoding, and those of a batch under way."""
@@ -128,7 +140,8 @@ def replay(
         clock,
         step_time,
         cpu_s_per_pass=options.cpu_s_per_pass,
-        overlap=scheduler.enable_overlap,
+        # Without overlap the scheduler waits for each pass itself; a CPU device makes it wait anyhow.
+        blocking=step_time.blocking or not scheduler.enable_overlap,
         last_seq_len=last_seq_len,
         vocab_size=scheduler.model_config.vocab_size,
         eos_token=min(scheduler.model_config.hf_eos_token_id),
@@ -180,6 +193,7 @@ def replay(
         modules_with_real_time=real_time_left(),
         wall_s=wall_s,
         own_wall_s=own.seconds,
+        step_times_s=sampler.step_times_s,
     )
 
 

@@ -57,6 +57,7 @@ def _facts(job: ReplayJob, outcome: ReplayOutcome, flags: dict[str, Any]) -> Run
     sglang_s = outcome.wall_s - outcome.own_wall_s
     return RunFacts(
         policy=job.label,
+        start_s=job.measure_from_s,
         end_s=job.seconds,
         wall_s=outcome.wall_s,
         passes=outcome.passes,

@@ -41,11 +41,24 @@ class LinearStepTime:
     """Weighted sum of counts; `load_back_token_s` overlaps with the computation."""
 
     def __init__(
-        self, name: str, coefficients: LinearCoefficients, provenance: dict[str, Any] | None = None
+        self,
+        name: str,
+        coefficients: LinearCoefficients,
+        provenance: dict[str, Any] | None = None,
+        *,
+        blocking: bool = False,
+        frontend_s: float = 0.0,
     ) -> None:
+        """Set up.
+
+        `blocking` says that the device is the CPU itself: launching a pass returns when it is done.
+        `frontend_s` is what HTTP server and tokenizer add to a request's way.
+        """
         self.name = name
         self.coefficients = coefficients
         self.provenance = provenance or {}
+        self.blocking = blocking
+        self.frontend_s = frontend_s
 
     def step_s(self, step: Step) -> float:
         """Return the seconds that the device needs for `step`."""
@@ -69,6 +82,8 @@ class LinearStepTime:
             "kind": FILE_KIND,
             "name": self.name,
             "coefficients": asdict(self.coefficients),
+            "blocking": self.blocking,
+            "frontend_s": self.frontend_s,
             "provenance": self.provenance,
         }
 
@@ -104,9 +119,17 @@ class LinearStepTime:
                 )
         if not any(given.values()):
             raise StepTimeFileError(f"{path}: every coefficient is zero: a pass would take no time")
-        provenance = data.get("provenance")
+        provenance, frontend_s = data.get("provenance"), data.get("frontend_s", 0.0)
+        if (
+            not isinstance(frontend_s, int | float)
+            or isinstance(frontend_s, bool)
+            or not 0 <= frontend_s < 60
+        ):
+            raise StepTimeFileError(f'{path}: "frontend_s" must be seconds, 0 or more, not {frontend_s!r}')
         return cls(
             str(data.get("name") or path.stem),
             LinearCoefficients(**{key: float(value) for key, value in given.items()}),
             provenance if isinstance(provenance, dict) else {},
+            blocking=data.get("blocking") is True,
+            frontend_s=float(frontend_s),
         )

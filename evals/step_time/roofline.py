@@ -34,6 +34,9 @@ class Efficiency:
 class RooflineStepTime:
     """GEMMs at the slower of arithmetic and weight reads, attention beside them, a constant on top."""
 
+    blocking = False
+    frontend_s = 0.0
+
     def __init__(
         self, model: ModelShape, gpu: Gpu, tp: int = 1, efficiency: Efficiency | None = None
     ) -> None:

@@ -33,6 +33,8 @@ class StepTimeModel(Protocol):
     """Seconds for one pass; deterministic and positive."""
 
     name: str
+    blocking: bool  # the device is the CPU itself: launching a pass returns when it is done
+    frontend_s: float  # what HTTP server and tokenizer add to a request's way; 0 where it is not known
 
     def step_s(self, step: Step) -> float:
         """Return the seconds that the device needs for `step`."""

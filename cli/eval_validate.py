@@ -1,0 +1,106 @@
+"""`bros eval validate`: is the replay right? A live server on this machine against its replay."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bros_sglang.evals.live.errors import LiveError
+from bros_sglang.evals.live.policy_flags import choose
+from bros_sglang.evals.live.server_process import terminate_as_interrupt
+from bros_sglang.evals.metrics.output_folder import OutputFolderError, claim_folder
+from bros_sglang.evals.replay.job import ReplayFailedError
+from bros_sglang.evals.replay.validate import TOLERANCE, Comparison, validate_policy
+from bros_sglang.evals.replay.validation_picture import draw_validation
+from bros_sglang.evals.step_time.fit import FitError
+from bros_sglang.evals.tiny_model import build_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def validate(
+    out: Annotated[Path, typer.Option(help="Folder for validation.json, its picture and the logs.")],
+    policies: Annotated[str, typer.Option(help="Policies to compare, separated by commas.")] = "fcfs,bros",
+    seconds: Annotated[float, typer.Option(help="Length of each measured run.", min=5.0)] = 40.0,
+    rounds: Annotated[int, typer.Option(help="Measured runs per workload; medians are compared.", min=1)] = 3,
+    overwrite: Annotated[  # noqa: FBT002 (typer)
+        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
+    ] = False,
+) -> None:
+    """Serve a tiny model on this machine's CPU, replay the same requests, and compare.
+
+    Ends with status 1 where a figure of the replay is off by more than 15 %.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = 120
+    comparisons: list[Comparison] = []
+    try:
+        chosen = choose(policies)
+        claim_folder(out, {"command": ["bros", *sys.argv[1:]]}, overwrite=overwrite)
+        with tempfile.TemporaryDirectory() as scratch, terminate_as_interrupt(), console.status("") as status:
+            tiny = build_tiny_model(Path(scratch) / "tiny-llama")
+            for policy in chosen:
+                comparisons += validate_policy(
+                    policy.name, tiny, out, seconds=seconds, rounds=rounds, on_phase=status.update
+                )
+                _write(out, comparisons)
+    except (LiveError, FitError, OutputFolderError, ReplayFailedError) as error:
+        console.print(f"bros eval validate: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    rows = [row for comparison in comparisons for row in comparison.rows()]
+    console.print(_table(rows))
+    off = sum(not row["within"] for row in rows)
+    console.print(f"{len(rows) - off} of {len(rows)} figures within {TOLERANCE:.0%}", highlight=False)
+    raise typer.Exit(1 if off else 0)
+
+
+def _write(out: Path, comparisons: Sequence[Comparison]) -> None:
+    rows = [row for comparison in comparisons for row in comparison.rows()]
+    results = [
+        {
+            "policy": c.policy,
+            "load": c.load.name,
+            "rt": c.load.rt,
+            "be": c.load.be,
+            "live": c.live,
+            "replay": c.replay,
+        }
+        for c in comparisons
+    ]
+    text = orjson.dumps({"figures": rows, "results": results}, option=orjson.OPT_INDENT_2)
+    (out / "validation.json").write_bytes(text + b"\n")
+    draw_validation(comparisons, out / "validation.png")
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None)
+    for column in ("load", "policy", "figure", "live", "replay", "ratio", "own passes", ""):
+        table.add_column(
+            column, justify="right" if column in ("live", "replay", "ratio", "own passes") else "left"
+        )
+    for row in rows:
+        table.add_row(
+            row["load"],
+            row["policy"],
+            row["figure"],
+            *(f"{row[key]:,.1f}" if row[key] is not None else "–" for key in ("live", "replay")),
+            *(f"{row[key]:.2f}" if row[key] is not None else "–" for key in ("ratio", "ratio_own_steps")),
+            "" if row["within"] else "off",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    app()
