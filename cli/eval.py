@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command] = {
     "live": Command("bros_sglang.cli.eval_live", "Run the same traffic against live servers."),
     "report": Command("bros_sglang.cli.eval_report", "Make a page, pictures and tables of results."),
     "profile": Command("bros_sglang.cli.eval_profile", "Fit a step-time model to a live server's steps."),
+    "validate": Command("bros_sglang.cli.eval_validate", "Hold a live server against its replay."),
     "memory": Command("bros_sglang.cli.eval_memory", "Measure KV allocation, eviction and copies."),
     "overhead": Command("bros_sglang.cli.eval_overhead", "Time the policy's own work per pass."),
     "explain": Command("bros_sglang.cli.eval_explain", "Say why the scheduler did what it did."),
