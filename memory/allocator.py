@@ -3,7 +3,7 @@
 import torch
 from sglang.srt.mem_cache.allocator.token import TokenToKVPoolAllocator
 
-from bros_sglang.memory.two_ended_free_list import TwoEndedFreeList
+from bros_sglang.memory.two_ended_free_list import MERGE_WHEN_STAGED_SHARE, TwoEndedFreeList
 
 
 class BidirectionalTokenToKVPoolAllocator(TwoEndedFreeList, TokenToKVPoolAllocator):  # type: ignore[misc]
@@ -27,16 +27,26 @@ class BidirectionalTokenToKVPoolAllocator(TwoEndedFreeList, TokenToKVPoolAllocat
 
     def alloc(self, need_size: int) -> torch.Tensor | None:
         """`need_size` slots (int64, in batch order), or None when fewer are free."""
-        if not self.ensure_sorted(need_size):
-            return None
+        # Once per decode step: `take_high` and `take_low` are written out here.
+        free = self.free_pages
+        num_sorted = len(free)
+        if need_size > num_sorted or self.num_staged_pages * MERGE_WHEN_STAGED_SHARE >= num_sorted:
+            if not self.ensure_sorted(need_size):
+                return None
+            free = self.free_pages
+            num_sorted = len(free)
         batch = self._declared
-        if batch is None or not batch.be_tokens:
-            return self.take_high(need_size)
-        if not batch.rt_tokens:
-            return self.take_low(need_size)
-        if batch.total_tokens != need_size:
-            return self.take_high(need_size)
-        return self.take_in_batch_order(batch.is_rt, batch.tokens)
+        if batch is not None and batch.be_tokens:
+            if not batch.rt_tokens:
+                self.free_pages = free[need_size:]
+                self.pages_allocated_be += need_size
+                return free[:need_size]
+            if batch.total_tokens == need_size:
+                return self.take_in_batch_order(batch.is_rt, batch.tokens)
+        cut = num_sorted - need_size
+        self.free_pages = free[:cut]
+        self.pages_allocated_rt += need_size
+        return free[cut:]
 
     def free(self, free_index: torch.Tensor) -> None:
         """Take slots back, now or when the free group ends."""

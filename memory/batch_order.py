@@ -1,14 +1,15 @@
 """Put the KV slots of a mixed batch into batch order: pure index arithmetic, sizes known on the host."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import compress, groupby
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 # Up to here concatenating slices launches fewer kernels than building and uploading an index.
-MAX_CONCATENATED_SPANS = 16
+MAX_CONCATENATED_SPANS = 8
+MAX_COUNTED_ROWS = 32  # beyond, building the index costs less than finding out how many spans there are
 
 
 class DeclaredBatch(NamedTuple):
@@ -30,11 +31,10 @@ class DeclaredBatch(NamedTuple):
                 f"declare_batch needs one class and one token count per request: "
                 f"got {len(is_rt)} classes and {len(tokens)} counts"
             )
-        flags = tuple(bool(flag) for flag in is_rt)
-        counts = tuple(int(count) for count in tokens)
+        flags, counts = tuple(map(bool, is_rt)), tuple(map(int, tokens))
         if counts and min(counts) < 0:
             raise ValueError(f"declare_batch: token counts must not be negative, got {min(counts)}")
-        rt_tokens = sum(count for flag, count in zip(flags, counts, strict=True) if flag)
+        rt_tokens = sum(compress(counts, flags))
         return cls(flags, counts, rt_tokens, sum(counts) - rt_tokens)
 
     @property
@@ -59,8 +59,8 @@ def in_batch_order(
     low, high: 1-D tensors with sum(counts of BE) and sum(counts of RT) ids. Returns sum(counts) ids.
     Every size is known on the host and the upload is asynchronous, so nothing waits for the device.
     """
-    spans = list(class_spans(is_rt, counts))
-    if len(spans) <= MAX_CONCATENATED_SPANS:
+    spans = list(class_spans(is_rt, counts)) if len(is_rt) <= MAX_COUNTED_ROWS else None
+    if spans is not None and len(spans) <= MAX_CONCATENATED_SPANS:
         parts, taken = [], {False: 0, True: 0}
         for flag, count in spans:
             start = taken[flag]

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from bros_sglang.memory.batch_order import DeclaredBatch, in_batch_order
@@ -12,6 +14,8 @@ from bros_sglang.memory.batch_order import DeclaredBatch, in_batch_order
 # allocation needs them. Smaller: tighter ends, more merging. A merge costs O(list), so each id is
 # moved O(n) times at worst, against once per call for the stock lists that concatenate on every free.
 MERGE_WHEN_STAGED_SHARE = 8
+# With less than this share (1/n) of the pool free, sorting the free pages beats going through all marks.
+_SORT_BELOW_SHARE = 16
 
 
 class Frontiers(NamedTuple):
@@ -20,26 +24,6 @@ class Frontiers(NamedTuple):
     be_frontier: int  # last page below the widest free gap: BE grows up to here
     rt_frontier: int  # first page above it: RT grows down to here
     gap_pages: int
-
-
-def merge_ascending(
-    free: torch.Tensor, staged: Sequence[torch.Tensor], num_ids: int, *, can_compact: bool
-) -> torch.Tensor:
-    """All ids of `free` and `staged`, ascending, without waiting for the device.
-
-    free: sorted int64 ids in 1..num_ids; staged: int64 ids in any order, none twice. When much of the
-    pool is free, marking ids in a bitmap and compacting it is O(num_ids) and beats a sort
-    (`can_compact`: this device has the fixed-size compaction); else the few ids are sorted.
-    """
-    merged = torch.cat((free, *staged))
-    size = merged.numel()
-    if not can_compact or size * 8 < num_ids:
-        return torch.sort(merged)[0]
-    marks = torch.zeros(num_ids + 1, dtype=torch.bool, device=free.device)
-    marks[merged] = True
-    if free.device.type == "cpu":
-        return torch.nonzero(marks).view(-1)
-    return torch.nonzero_static(marks, size=size).view(-1)
 
 
 def compaction_available(device: torch.device | str) -> bool:
@@ -101,6 +85,9 @@ class TwoEndedFreeList:
         # Pages handed out so far, for metrics; frees are not attributed (a node may belong to both classes).
         self.pages_allocated_rt = 0
         self.pages_allocated_be = 0
+        self._marks: torch.Tensor | None = None  # bool per page: free as of `_last_listing`
+        self._last_listing = self.free_pages
+        self._be_at_listing = 0
 
     def num_free_pages(self) -> int:
         """Free pages, staged ones included."""
@@ -111,14 +98,41 @@ class TwoEndedFreeList:
         return torch.cat((self.free_pages, *self.staged_pages))
 
     def merge_and_sort_free(self) -> None:
-        """Put staged pages in their places."""
+        """Put staged pages in their places, without waiting for the device.
+
+        Where much of the pool is free, the free pages are kept as marks in a bitmap, brought up to date and
+        listed: O(pages), far below a sort. Else the few pages are sorted.
+        """
         if not self.staged_pages:
             return
-        self.free_pages = merge_ascending(
-            self.free_pages, self.staged_pages, self._num_listed, can_compact=self._can_compact
-        )
+        num_free = self.num_free_pages()
+        if self._can_compact and num_free * _SORT_BELOW_SHARE >= self._num_listed:
+            self._list_marked_pages(num_free)
+        else:
+            self.free_pages = torch.sort(self.get_all_free_pages())[0]
+            self._marks = None
         self.staged_pages = []
         self.num_staged_pages = 0
+
+    def _list_marked_pages(self, num_free: int) -> None:
+        marks = self._marks
+        if marks is None:
+            marks = torch.zeros(self._num_listed + 1, dtype=torch.bool, device=self.free_pages.device)
+            marks[self.free_pages] = True
+        else:
+            # Since the last listing pages were taken from its two ends, and nowhere else.
+            taken_low = self.pages_allocated_be - self._be_at_listing
+            left = taken_low + len(self.free_pages)
+            marks[self._last_listing[:taken_low]] = False
+            marks[self._last_listing[left:]] = False
+        marks[torch.cat(self.staged_pages)] = True
+        if marks.device.type == "cpu":
+            self.free_pages = torch.from_numpy(np.flatnonzero(marks.numpy()))
+        else:
+            self.free_pages = torch.nonzero_static(marks, size=num_free).view(-1)
+        self._marks = marks
+        self._last_listing = self.free_pages
+        self._be_at_listing = self.pages_allocated_be
 
     def stage(self, page_ids: torch.Tensor) -> None:
         """Take back pages. Copied: callers pass views of rows and node values that they go on to reuse."""
@@ -128,31 +142,30 @@ class TwoEndedFreeList:
     def ensure_sorted(self, num_pages: int) -> bool:
         """Merge if that is due; whether `num_pages` can then be taken."""
         num_sorted = len(self.free_pages)
-        if self.num_staged_pages and (
-            num_pages > num_sorted or self.num_staged_pages * MERGE_WHEN_STAGED_SHARE >= num_sorted
-        ):
-            self.merge_and_sort_free()
-            num_sorted = len(self.free_pages)
-        return num_pages <= num_sorted
+        staged = self.num_staged_pages
+        if not staged or (num_pages <= num_sorted and staged * MERGE_WHEN_STAGED_SHARE < num_sorted):
+            return num_pages <= num_sorted
+        self.merge_and_sort_free()
+        return num_pages <= len(self.free_pages)
 
     def take_high(self, num_pages: int) -> torch.Tensor:
         """RT's end; the caller has asked `ensure_sorted`."""
-        cut = len(self.free_pages) - num_pages
-        taken = self.free_pages[cut:]
-        self.free_pages = self.free_pages[:cut]
+        free = self.free_pages
+        cut = len(free) - num_pages
+        self.free_pages = free[:cut]
         self.pages_allocated_rt += num_pages
-        return taken
+        return free[cut:]
 
     def take_low(self, num_pages: int) -> torch.Tensor:
         """BE's end; the caller has asked `ensure_sorted`."""
-        taken = self.free_pages[:num_pages]
-        self.free_pages = self.free_pages[num_pages:]
+        free = self.free_pages
+        self.free_pages = free[num_pages:]
         self.pages_allocated_be += num_pages
-        return taken
+        return free[:num_pages]
 
     def take_in_batch_order(self, is_rt: Sequence[bool], pages: Sequence[int]) -> torch.Tensor:
         """Pages for a batch, each request's from its class's end; the caller has asked `ensure_sorted`."""
-        rt_pages = sum(count for flag, count in zip(is_rt, pages, strict=True) if flag)
+        rt_pages = sum(compress(pages, is_rt))
         be_pages = sum(pages) - rt_pages
         if not be_pages:
             return self.take_high(rt_pages)
