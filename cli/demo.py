@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bros_sglang.evals.demo import preset
 from bros_sglang.evals.demo.picture import write_picture
-from bros_sglang.evals.demo.summary import sentences
+from bros_sglang.evals.demo.summary import late_client, sentences
 from bros_sglang.evals.live.campaign import Campaign, results_of, run_campaign
 from bros_sglang.evals.live.errors import LiveError
 from bros_sglang.evals.live.server_process import terminate_as_interrupt
@@ -85,6 +85,8 @@ def _run(console: Console, folder: Path, seconds: float, rounds: int, seed: int,
     console.print()
     for line in sentences(results):
         console.print(line)
+    if (note := late_client(results)) is not None:
+        console.print(note)
     with (folder / "table.txt").open("w") as handle:
         Console(file=handle, width=80).print(table)
     console.print(

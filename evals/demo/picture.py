@@ -23,6 +23,7 @@ def write_picture(
     left, right = figure.subplots(1, 2, width_ratios=[2.6, 1])
     draw_rt_timeline(left, records)
     left.set_title("Chat latency while batch work runs", loc="left", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=len(records), frameon=False, fontsize=9)
     draw_be_throughput(right, results)
     right.set_title("Batch work done", loc="left", fontsize=11)
     return save(figure, path)

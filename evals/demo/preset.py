@@ -17,7 +17,7 @@ RT_SPEC = "sharegpt:rate=6,scale=8"
 BE_SPEC = "uniform:prompt=128-256,output=32-128,outstanding=64"
 # rt-alone and fcfs share a server, so they stand next to each other.
 POLICY_NAMES = ("rt-alone", "fcfs", "priority", "bros")
-SECONDS, WARMUP_S = 40.0, 5.0
+SECONDS, WARMUP_S = 35.0, 5.0
 
 
 def demo_policies() -> list[LivePolicy]:

@@ -14,10 +14,10 @@ def _ms(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
+    """Write a share as a percentage; only 1 is 100 % and only 0 is 0 %."""
     if value is None:
         return "–"
-    # 99.96 % is not 100 %: never round a miss away, or a hit.
     percent = value * 100.0
     return f"{percent:.0f} %" if percent in (0.0, 100.0) else f"{min(max(percent, 0.1), 99.9):.1f} %"
 
@@ -35,7 +35,7 @@ def comparison_table(results: Sequence[dict[str, Any]], *, title: str | None = N
             _ms(rt["ttft_ms"]["p50"]),
             _ms(rt["ttft_ms"]["p99"]),
             _ms(rt["tpot_ms"]["p99"], 1),
-            _share(rt["attainment"]),
+            format_share(rt["attainment"]),
             _ms(be["tokens_per_s"]) if be["requests"] else "–",
         )
     return table

@@ -42,6 +42,7 @@ class Watch:
             console=console,
             disable=not console.is_terminal,
             transient=True,
+            refresh_per_second=4,  # drawing takes time from the client that is measuring
         )
         self._task = self._progress.add_task("", name="", note="", total=seconds)
 

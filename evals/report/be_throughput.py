@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
 from bros_sglang.evals.report.palette import colours, new_figure
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ def draw_be_throughput(axes: Axes, results: Sequence[dict[str, Any]]) -> None:
     bars = axes.barh(names, values, color=[colour[name] for name in names], height=0.62)
     axes.bar_label(bars, labels=[f" {value:,.0f}" for value in values], fontsize=9)
     axes.invert_yaxis()
-    axes.margins(x=0.18)
+    axes.margins(x=0.25)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("BE tokens/s")
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)

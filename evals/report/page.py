@@ -12,6 +12,7 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from bros_sglang._version import __version__
+from bros_sglang.evals.demo.summary import LATE_MS
 from bros_sglang.evals.metrics.write import write_results
 from bros_sglang.evals.report.be_throughput import be_throughput
 from bros_sglang.evals.report.capacity import WANTED, capacities, capacity_curve, capacity_points
@@ -69,6 +70,8 @@ def _warnings(result_set: ResultSet) -> list[str]:
             warnings.append(
                 f"{policy}: the client used {client['cpu_share']:.0%} of its core; it may be the limit."
             )
+        if client.get("lag_ms_p99", 0.0) > LATE_MS:
+            warnings.append(f"{policy}: the client sent requests {client['lag_ms_p99']:.0f} ms late (p99).")
     return warnings
 
 

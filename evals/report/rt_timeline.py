@@ -58,7 +58,6 @@ def draw_rt_timeline(axes: Axes, records: Mapping[str, Sequence[RequestRecord]])
     axes.set_xlabel("arrival, seconds")
     axes.set_ylabel("RT time to first token, ms")
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
 
 
 def rt_timeline(records: Mapping[str, Sequence[RequestRecord]], title: str) -> Figure:
@@ -67,4 +66,5 @@ def rt_timeline(records: Mapping[str, Sequence[RequestRecord]], title: str) -> F
     axes = figure.subplots()
     draw_rt_timeline(axes, records)
     axes.set_title(title, loc="left", fontsize=11)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure
