@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from bros_sglang.request_class import RequestClass
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -18,12 +20,14 @@ class Capture:
     def __init__(self, clock: VirtualClock, finished: Callable[[str], None]) -> None:
         self.logs: dict[str, RequestLog] = {}
         self.open = 0  # requests sent and not ended
+        self.open_rt = 0  # the RT ones among them
         self._clock, self._finished = clock, finished
 
     def sent(self, log: RequestLog) -> None:
         """Open the log of a request that was just handed to the scheduler."""
         self.logs[log.request.rid] = log
         self.open += 1
+        self.open_rt += log.request.request_class is RequestClass.RT
 
     def take(self, reqs: Sequence[Any], skip_req: Any) -> None:
         """Take what `SchedulerOutputStreamer` would send to the detokenizer."""
@@ -59,6 +63,7 @@ class Capture:
         log.finish_s = self._clock.now_s
         log.error = error
         self.open -= 1
+        self.open_rt -= log.request.request_class is RequestClass.RT
         self._finished(log.request.rid)
 
 

@@ -149,11 +149,11 @@ def replay(
         observer=observer,
     )
     sampler = Sampler(scheduler, clock, options.sample_s, lambda rid: capture.logs[rid].request.request_class)
-    rt_open = _RtOpen(capture, feed)
 
     def finished(now_s: float) -> bool:
         if now_s >= options.seconds:
-            return now_s >= options.seconds + options.drain_s or not rt_open()
+            drained = capture.open_rt == 0 and feed.next_arrival_s() is None
+            return drained or now_s >= options.seconds + options.drain_s
         return feed.exhausted() and capture.open == 0
 
     last_second = -1
@@ -195,21 +195,6 @@ def replay(
         own_wall_s=own.seconds,
         step_times_s=sampler.step_times_s,
     )
-
-
-class _RtOpen:
-    """Whether an RT request is still under way."""
-
-    def __init__(self, capture: Capture, feed: Feed) -> None:
-        self._capture, self._feed = capture, feed
-
-    def __call__(self) -> bool:
-        if self._feed.next_arrival_s() is not None:
-            return True
-        return any(
-            log.in_flight and log.request.request_class is RequestClass.RT
-            for log in self._capture.logs.values()
-        )
 
 
 class Stopwatch:
