@@ -140,10 +140,10 @@ def _resolve(seam: Seam) -> Any:
     return target
 
 
-def missing_seams(seams: Iterable[Seam] = SEAMS) -> list[str]:
+def missing_seams() -> list[str]:
     """Return one line for each seam that the installed SGLang lacks, or whose parameters changed."""
     lines = []
-    for seam in seams:
+    for seam in SEAMS:
         try:
             target = _resolve(seam)
         except (ImportError, AttributeError) as error:

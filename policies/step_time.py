@@ -42,6 +42,8 @@ def pairs(prefix_tokens: int, new_tokens: int) -> float:
 # Units that bring every coefficient to about 1e-3 s, so that one regularisation suits all.
 _SCALE: Final = np.array([1.0, 1e2, 1e6, 1e1, 1e4, 1e3])
 _FEATURES: Final = len(_SCALE)
+_PRIOR_VARIANCE: Final = 1e-2
+_AGREEING_OUTLIERS: Final = 8
 
 
 def _features(shape: StepShape) -> Vector:
@@ -111,7 +113,7 @@ class _Fit:
 
     def __init__(self, start: Vector, forgetting: float) -> None:
         self.theta = start.copy()
-        self.covariance = np.eye(_FEATURES) * 1e-2
+        self.covariance = np.eye(_FEATURES) * _PRIOR_VARIANCE
         self.forgetting = forgetting
         self.observed = 0
         self.relative_error = 0.2  # moving mean of |error| / actual
@@ -131,9 +133,12 @@ class _Fit:
         bound_s = predicted_s * max(5.0 * self.relative_error, 0.5)
         if self.observed > 20 and abs(error_s) > bound_s:
             self._clipped_in_a_row += 1
-            if self._clipped_in_a_row < 8:
+            if self._clipped_in_a_row < _AGREEING_OUTLIERS:
                 self.relative_error += 0.02 * (min(abs(error_s) / actual_s, 1.0) - self.relative_error)
                 return
+            # They were no outliers: the machine has changed. What was learned weighs little from here on.
+            self.covariance = np.eye(_FEATURES) * _PRIOR_VARIANCE
+            self._clipped_in_a_row = 0
         else:
             self._clipped_in_a_row = 0
         # Relative weighting: a 5 % error counts the same on a short and on a long step.

@@ -65,9 +65,9 @@ class MockServer:
         if self.settings.slots is not None:
             self._slots = asyncio.Semaphore(self.settings.slots)
         self._started_s = time.monotonic()
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None))
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, backlog=4096, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, self._host, self._port, backlog=4096)
         await site.start()
         self._port = self._runner.addresses[0][1]
         return self

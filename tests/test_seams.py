@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from bros_sglang import seams
+from bros_sglang.seams import Seam
+
+
+def test_the_installed_sglang_has_every_seam() -> None:
+    assert seams.missing_seams() == []
+
+
+@pytest.mark.parametrize(
+    "seam",
+    [
+        Seam("sglang.srt.managers.scheduler", "Scheduler.no_such_method", "a test"),
+        Seam("sglang.srt.no_such_module", "thing", "a test"),
+        Seam("sglang.srt.managers.schedule_policy", "PrefillAdder.add_one_req", "a test", ("no_such_parameter",)),
+    ],
+)
+def test_a_missing_seam_stops_with_versions_and_name(monkeypatch: pytest.MonkeyPatch, seam: Seam) -> None:
+    monkeypatch.setattr(seams, "SEAMS", (seam,))
+    with pytest.raises(SystemExit) as caught:
+        seams.require_seams()
+    message = str(caught.value)
+    assert seam.path in message
+    assert seams.installed_version() in message
+    assert seams.SUPPORTED_RANGE in message
+
+
+def test_a_hook_that_sglang_did_not_apply_stops() -> None:
+    with pytest.raises(SystemExit, match=r"some\.target: the hook was not applied"):
+        seams.require_hooks_live(["some.target"])
+
+
+def test_seams_are_listed_once() -> None:
+    paths = [seam.path for seam in seams.SEAMS]
+    assert len(paths) == len(set(paths))
