@@ -19,6 +19,7 @@ from bros_sglang.evals.replay.compare import CompareOptions, jobs_for
 from bros_sglang.evals.replay.job import JobResult, ReplayFailedError
 from bros_sglang.evals.replay.policies import POLICIES
 from bros_sglang.evals.replay.processes import run_jobs
+from bros_sglang.evals.replay.sweep import mark_best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,6 +149,7 @@ def _run(
             finished.append(outcome)
             results.append(compute_result(Run(outcome.records, outcome.facts)))
             # After each policy: an interrupted comparison keeps what it has.
+            mark_best(results)
             write_results(out, results)
             write_requests(out, [(done.label, 0, done.records) for done in finished])
     return results, failures
@@ -174,7 +176,8 @@ _COLUMNS = (
 def _table(results: Sequence[dict[str, Any]]) -> Table:
     table = Table(
         box=None,
-        caption="times in ms of virtual time; pass/s and SGLang's share of them are this machine's",
+        caption="times in ms of virtual time; pass/s and SGLang's share of them are this machine's"
+        + ("; * best of its sweep" if any("sweep" in result for result in results) else ""),
         caption_justify="left",
     )
     for column, justify in _COLUMNS:
@@ -183,7 +186,7 @@ def _table(results: Sequence[dict[str, Any]]) -> Table:
         rt, be, real = result["rt"], result["be"], result.get("real_time") or {}
         within, share = rt["attainment"], real.get("sglang_share")
         table.add_row(
-            result["policy"],
+            result["policy"] + (" *" if result.get("sweep", {}).get("best") else ""),
             f"{_ms(rt['ttft_ms']['p50'])}/{_ms(rt['ttft_ms']['p99'])}",
             _ms(rt["tpot_ms"]["p99"]),
             "–" if within is None else f"{within:.1%}",

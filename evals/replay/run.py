@@ -234,3 +234,17 @@ def _attach(
     object.__setattr__(scheduler.ipc_channels, "send_to_tokenizer", capture)
     object.__setattr__(scheduler.ipc_channels, "send_to_detokenizer", capture)
     arrivals.attach(scheduler, own.around(arrivals.pull))
+    controller = getattr(scheduler.tree_cache, "cache_controller", None)
+    if controller is not None:
+        _count_load_back(controller, forward)
+
+
+def _count_load_back(controller: Any, forward: VirtualForward) -> None:
+    """Charge KV that HiCache brings back from host memory to the pass that waits for it."""
+    start_loading = controller.start_loading
+
+    def counted() -> Any:
+        forward.pending_load_back_tokens += sum(len(op.device_indices) for op in controller.load_queue)
+        return start_loading()
+
+    controller.start_loading = counted

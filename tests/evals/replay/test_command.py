@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from bros_sglang.cli.eval_replay import app
 from bros_sglang.evals.replay.compare import CompareOptions, OptionError, jobs_for
 from bros_sglang.evals.replay.policies import UnknownPolicyError
+from bros_sglang.evals.replay.sweep import mark_best
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +154,17 @@ def test_the_pool_defaults_to_what_the_gpu_leaves() -> None:
     assert 800_000 < job.pool_tokens < 900_000
     with pytest.raises(UnknownPolicyError):
         jobs_for(options(policies=("sjf",)))
+
+
+def test_the_best_of_a_sweep_keeps_the_targets_first() -> None:
+    def result(policy: str, attainment: float | None, be: float) -> dict[str, Any]:
+        return {"policy": policy, "rt": {"attainment": attainment}, "be": {"tokens_per_s": be}}
+
+    results = [
+        result("fcfs/chunk=512", 0.9990, 10.0),
+        result("fcfs/chunk=1024", 0.9985, 20.0),
+        result("fcfs/chunk=2048", 0.9, 90.0),
+        result("bros", 1.0, 50.0),
+    ]
+    mark_best(results)
+    assert [r.get("sweep", {}).get("best") for r in results] == [False, True, False, None]

@@ -104,3 +104,26 @@ def test_time_passes_on_the_device_not_in_the_scheduler() -> None:
     assert log.token_s[0] == pytest.approx(1.0 + prefill_s + 300e-6, abs=1e-9)
     gaps = np.diff(log.token_s)
     assert gaps == pytest.approx([p[-1] for p in passes[1:10]], abs=1e-9)
+
+
+def test_kv_that_comes_back_from_host_memory_is_counted_and_charged() -> None:
+    """Eight prefixes do not fit the pool together: HiCache keeps them on the host and brings them back."""
+    requests = tuple(
+        WorkloadRequest(f"r{i}", RequestClass.RT, i * 0.05, 420, 4, 4, prefix=((i % 8, 400),))
+        for i in range(48)
+    )
+    flags = {
+        "schedule-policy": "fcfs",
+        "enable-hierarchical-cache": True,
+        "hicache-ratio": 4,
+        "hicache-io-backend": "direct",
+        "hicache-mem-layout": "layer_first",
+        "hicache-write-policy": "write_through",
+    }
+    case = Case((ListedWorkload("prefixes", requests),), flags, pool_tokens=1024)
+    outcome, passes = run_case(case)
+    assert outcome.counts.loaded_back_tokens >= 400
+    assert all(len(log.token_s) == 4 for log in outcome.logs)
+    again, passes_again = run_case(case)
+    assert passes == passes_again
+    assert again.counts.loaded_back_tokens == outcome.counts.loaded_back_tokens
