@@ -129,7 +129,10 @@ def measure_url(
     number: int,
     on_tick: Callable[[LoadState], None] | None = None,
 ) -> Outcome:
-    """Run the policy's share of the load on the server at `url`, from an empty cache."""
+    """Run the policy's share of the load on the server at `url`, from an empty cache.
+
+    Raises WorkloadError for a request beyond the server's pool, LiveError where the server serves nothing.
+    """
     share = replace(plan, rt=plan.rt if policy.rt else None, be=plan.be if policy.be else None)
     pool = probe.pool_tokens(url)
     for workload in (share.rt, share.be):
@@ -137,6 +140,8 @@ def measure_url(
             check_lengths(workload, pool_tokens=pool, first=10_000)
     probe.settle(url)
     run = run_load(url, dialect, share, on_tick)
+    if run.records and all(record.error is not None for record in run.records):
+        raise LiveError(f"{url}: every request failed, the last with: {run.records[-1].error}")
     run = replace(run, facts=replace(run.facts, policy=policy.name))
     probe.settle(url)
     return Outcome(policy, number, run, compute_result(run))
