@@ -104,7 +104,7 @@ def test_what_was_measured_before_a_failure_is_kept(plan, started, tmp_path, ser
         def finished(self, policy, round_number, result):
             server.status = 500
 
-    with pytest.raises(LiveError, match="every request failed|requests in a row failed"):
+    with pytest.raises(LiveError, match=r"every request failed|requests in a row failed"):
         run_campaign(Campaign(plan, choose("fcfs,bros"), command=["serve"]), tmp_path, Breaks())
     assert [r["policy"] for r in orjson.loads((tmp_path / "results.json").read_bytes())] == ["fcfs"]
     assert started[-1] == ("stop", "bros")
