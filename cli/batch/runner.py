@@ -119,7 +119,9 @@ class Runner:
         while True:
             await lane.ready()
             request = await self.feed.take(lane.number)
-            if request is None:
+            if request is None:  # all is done: let those go, too, who wait for a server that is away
+                for each in self.lanes:
+                    each.stop()
                 return
             if not lane.is_free:  # it was, before a request came
                 self.feed.put_back(request, time.monotonic())

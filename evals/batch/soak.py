@@ -127,7 +127,7 @@ def _one_start(
     delay_s: float,
     core: int | None,
 ) -> Start:
-    """Start the runner and kill it: after `delay_s` where `mark` is None, else at that share of all answers."""
+    """Start the runner and kill it: after `delay_s` where `mark` is None, else at that share of answers."""
     output = results / "output.jsonl"
     size_before, lines_before = _size(output), _lines(output)
     begin = time.monotonic()
@@ -213,7 +213,7 @@ def _line(number: int, start: Start, results: Path) -> str:
     ended = "killed" if start.killed else f"exit {start.exit_code}"
     total = _lines(results / "output.jsonl")
     return (
-        f"start {number}: {ended} after {start.seconds:.1f} s, +{start.answers:,} answers ({total:,} in all), "
+        f"start {number}: {ended} after {start.seconds:.1f} s, +{start.answers:,} answers ({total:,}), "
         f"peak {start.peak_mib:.0f} MiB, CPU {start.cpu_s:.1f} s"
     )
 
