@@ -31,7 +31,7 @@ class BidirectionalTokenToKVPoolAllocator(TwoEndedFreeList, TokenToKVPoolAllocat
         free = self.free_pages
         num_sorted = len(free)
         if need_size > num_sorted or self.num_staged_pages * MERGE_WHEN_STAGED_SHARE >= num_sorted:
-            if not self.ensure_sorted(need_size):
+            if not self.ensure(need_size):
                 return None
             free = self.free_pages
             num_sorted = len(free)

@@ -42,6 +42,11 @@ class DeclaredBatch(NamedTuple):
         """Tokens of both classes."""
         return self.rt_tokens + self.be_tokens
 
+    @property
+    def is_decode(self) -> bool:
+        """Whether every request gets one token."""
+        return self.total_tokens == len(self.tokens) and max(self.tokens, default=0) == 1
+
 
 def class_spans(is_rt: Sequence[bool], counts: Sequence[int]) -> Iterator[tuple[bool, int]]:
     """Neighbouring requests of one class as one (is_rt, count) span; empty spans are left out."""

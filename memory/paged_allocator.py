@@ -40,7 +40,7 @@ class BidirectionalPagedTokenToKVPoolAllocator(TwoEndedFreeList, PagedTokenToKVP
         if self.debug_mode and need_size % self.page_size:
             raise AssertionError(f"alloc({need_size}) is not a multiple of the page size {self.page_size}")
         num_pages = need_size // self.page_size
-        if not self.ensure_sorted(num_pages):
+        if not self.ensure(num_pages):
             return None
         batch = self._declared
         one_class_be = batch is not None and batch.be_tokens and not batch.rt_tokens
@@ -105,7 +105,7 @@ class BidirectionalPagedTokenToKVPoolAllocator(TwoEndedFreeList, PagedTokenToKVP
     def _take_for_rows(self, pages_per_row: np.ndarray) -> torch.Tensor | None:
         """Take a batch's new pages, in batch order; `pages_per_row` counts them on the host."""
         num_pages = int(pages_per_row.sum())
-        if not self.ensure_sorted(num_pages):
+        if not self.ensure(num_pages):
             return None
         batch = self._declared
         if batch is None or not batch.be_tokens:

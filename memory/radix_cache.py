@@ -27,6 +27,7 @@ from bros_sglang.memory.eviction import (
     worth_epochs,
 )
 from bros_sglang.memory.held_kv import HeldKV
+from bros_sglang.memory.two_ended_free_list import TwoEndedFreeList
 from bros_sglang.request_class import RequestClass, class_of
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         self._no_values = torch.empty(0, dtype=torch.int64)
         allocator = params.token_to_kv_pool_allocator
         self.eviction_clock = EvictionClock(allocator.size if allocator is not None else 1)
+        if isinstance(allocator, TwoEndedFreeList):
+            allocator.reclaim = self.reclaim_held
         super().__init__(replace(params, eviction_policy="priority"))
 
     # -- insertion: the class decides the node priority
@@ -144,23 +147,35 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         super().release_aborted_request(request)
 
     def evict_for_alloc(self, params: EvictParams, **kwargs: Any) -> EvictResult:
-        """Evict for an allocation; see the base class.
-
-        Held KV gives way to real-time tokens once no other best-effort cache is left, and to anyone when
-        nothing else is left: admission keeps best-effort requests from getting so far.
-        """
-        if self.held.tokens:
-            lacking = params.num_tokens - int(self.evictable_size())
-            rt_tokens = min(params.num_tokens, self._declared_rt_tokens())
-            if rt_tokens:
-                lacking = max(lacking, rt_tokens - self.be_evictable_tokens())
-            if lacking > 0:
-                self.held.give_up(lacking)
+        """Evict for an allocation, held KV giving way where it must; see the base class and `make_way`."""
+        batch = getattr(self.token_to_kv_pool_allocator, "declared_batch", None)
+        # For a paged decode step SGLang asks for a page per row, of which few are used: that is no reason
+        # to give up held KV. What is used was made sure of by `check_decode_capacity`.
+        self.make_way(
+            params.num_tokens,
+            rt_tokens=0 if batch is None else batch.rt_tokens,
+            all_needed=batch is None or not batch.is_decode,
+        )
         return super().evict_for_alloc(params, **kwargs)
 
-    def _declared_rt_tokens(self) -> int:
-        batch = getattr(self.token_to_kv_pool_allocator, "declared_batch", None)
-        return 0 if batch is None else int(batch.rt_tokens)
+    def make_way(self, short_tokens: int, *, rt_tokens: int, all_needed: bool) -> None:
+        """Turn held KV into evictable cache for an allocation that is `short_tokens` short.
+
+        For the real-time part of it once no other best-effort cache is left (before real-time cache goes);
+        for any part when nothing else is left, unless the shortage is only an estimate (`all_needed` off).
+        """
+        if not self.held.tokens:
+            return
+        lacking = short_tokens - int(self.evictable_size()) if all_needed else 0
+        if rt_tokens:
+            lacking = max(lacking, min(short_tokens, rt_tokens) - self.be_evictable_tokens())
+        if lacking > 0:
+            self.held.give_up(lacking)
+
+    def reclaim_held(self, tokens: int) -> None:
+        """Free held KV for an allocation that fails otherwise: the allocator's last resort."""
+        if self.held.give_up(tokens):
+            self.evict(EvictParams(num_tokens=tokens))
 
     def exclusive_tokens(self, req: Any) -> int:
         """Tree tokens that only this running request keeps locked: what its release would make evictable."""

@@ -1,14 +1,15 @@
 """The free list that both bidirectional allocators share: one sorted list, taken from either end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from bros_sglang.memory.batch_order import DeclaredBatch, in_batch_order
+from bros_sglang.request_class import RequestClass, class_of
 
 # Freed ids are merged into the sorted list once they make up this share (1/n) of it, or when an
 # allocation needs them. Smaller: tighter ends, more merging. A merge costs O(list), so each id is
@@ -51,6 +52,8 @@ class TwoEndedFreeList:
     staged_pages: list[torch.Tensor]
     num_staged_pages: int
     page_size: int
+    # Called with the tokens that an allocation lacks, when it would fail: may make some free.
+    reclaim: Callable[[int], None] | None = None
     _declared: DeclaredBatch | None = None
 
     @contextmanager
@@ -148,8 +151,34 @@ class TwoEndedFreeList:
         self.merge_and_sort_free()
         return num_pages <= len(self.free_pages)
 
+    def ensure(self, num_pages: int) -> bool:
+        """As `ensure_sorted`, and with nothing left to lose: what `reclaim` can free is used too."""
+        if self.ensure_sorted(num_pages):
+            return True
+        if self.reclaim is None:
+            return False
+        self.reclaim((num_pages - self.num_free_pages()) * self.page_size)
+        return self.ensure_sorted(num_pages)
+
+    def check_decode_capacity(
+        self, *, num_tokens: int, tree_cache: Any, requests: Sequence[Any] | None = None, **kwargs: Any
+    ) -> bool:
+        """Whether the next decode step fits, after eviction; see the base class.
+
+        `num_tokens` is exact here, so held KV may give way: for real-time rows before real-time cache does.
+        """
+        short = num_tokens - self.num_free_pages() * self.page_size
+        if short > 0 and requests and hasattr(tree_cache, "make_way"):
+            rt_rows = sum(class_of(req) is RequestClass.RT for req in requests)
+            tree_cache.make_way(short, rt_tokens=-(-num_tokens * rt_rows // len(requests)), all_needed=True)
+        parent: Any = super()
+        fits: bool = parent.check_decode_capacity(
+            num_tokens=num_tokens, tree_cache=tree_cache, requests=requests, **kwargs
+        )
+        return fits
+
     def take_high(self, num_pages: int) -> torch.Tensor:
-        """RT's end; the caller has asked `ensure_sorted`."""
+        """RT's end; the caller has asked `ensure`."""
         free = self.free_pages
         cut = len(free) - num_pages
         self.free_pages = free[:cut]
@@ -157,14 +186,14 @@ class TwoEndedFreeList:
         return free[cut:]
 
     def take_low(self, num_pages: int) -> torch.Tensor:
-        """BE's end; the caller has asked `ensure_sorted`."""
+        """BE's end; the caller has asked `ensure`."""
         free = self.free_pages
         self.free_pages = free[num_pages:]
         self.pages_allocated_be += num_pages
         return free[:num_pages]
 
     def take_in_batch_order(self, is_rt: Sequence[bool], pages: Sequence[int]) -> torch.Tensor:
-        """Pages for a batch, each request's from its class's end; the caller has asked `ensure_sorted`."""
+        """Pages for a batch, each request's from its class's end; the caller has asked `ensure`."""
         rt_pages = sum(compress(pages, is_rt))
         be_pages = sum(pages) - rt_pages
         if not be_pages:

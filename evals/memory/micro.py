@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sglang.srt.mem_cache.base_prefix_cache import EvictParams, InsertParams, MatchPrefixParams
 from sglang.srt.mem_cache.radix_cache import RadixKey
 
-from bros_sglang.evals.memory.pool_driver import PoolDriver, Variant, make_allocator
+from bros_sglang.evals.memory.pool_driver import VARIANTS, PoolDriver, Variant, make_allocator
 from bros_sglang.request_class import RequestClass
 
 if TYPE_CHECKING:
     import torch
 
 SIZES = (1, 8, 64, 512, 1024, 4096, 8192)
-VARIANTS: tuple[Variant, ...] = ("stock", "bros")
 _CHURN_CHUNK = 4096
 
 

@@ -29,6 +29,7 @@ from bros_sglang.memory.radix_cache import BrosRadixCache
 from bros_sglang.request_class import RequestClass, class_of
 
 Variant = Literal["stock", "bros"]
+VARIANTS: tuple[Variant, ...] = ("stock", "bros")
 
 
 class OutOfKVError(RuntimeError):
@@ -146,6 +147,14 @@ class PoolDriver:
         for index in fresh:  # the token that the prefill sampled
             reqs[index].output_ids.append(tokens[index])
         lengths = torch.tensor([req.kv.kv_committed_len for req in reqs], dtype=torch.int64)
+        new_pages = sum(req.kv.kv_committed_len % self.page_size == 0 for req in reqs)
+        fits = self.allocator.check_decode_capacity(
+            num_tokens=new_pages * self.page_size, tree_cache=self.tree, requests=reqs
+        )
+        if not fits:
+            for index in fresh:
+                reqs[index].output_ids.pop()
+            raise OutOfKVError(f"{len(reqs)} decode tokens asked, {self.room()} free or evictable")
         with self._declared(reqs, [1] * len(reqs)):
             evict_from_tree_cache(self.tree, len(reqs) * self.page_size)
             if self.page_size == 1:
@@ -155,10 +164,6 @@ class PoolDriver:
                 last = self.rows.req_to_token[row_ids, lengths - 1].to(torch.int64)
                 after = (lengths + 1).to(self.device)
                 slots = self.allocator.alloc_decode(after, lengths + 1, last)
-        if slots is None:
-            for index in fresh:
-                reqs[index].output_ids.pop()
-            raise OutOfKVError(f"{len(reqs)} decode tokens asked, {self.room()} free or evictable")
         rows = torch.tensor([req.kv.req_pool_idx for req in reqs])
         self.rows.write((rows, lengths), slots.to(torch.int32))
         for req, token in zip(reqs, tokens, strict=True):
@@ -185,6 +190,11 @@ class PoolDriver:
             release_kv_cache(req, self.tree, checkpoint=False)
         req.reset_for_retract()
         return kept
+
+    def kept_tokens(self, req: Req) -> int:
+        """Return how much of a preempted request's KV is held for it."""
+        entry = self.tree.held.ledger.get(req.rid) if isinstance(self.tree, BrosRadixCache) else None
+        return 0 if entry is None else entry.kept_tokens
 
     def slots_of(self, req: Req) -> torch.Tensor:
         """Return the slots of all of a running request's tokens, in token order (int64)."""
