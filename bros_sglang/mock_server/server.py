@@ -87,7 +87,13 @@ class MockServer:
         chat = _COMPLETIONS.get(request.path)
         if chat is not None and request.method == "POST":
             return await self._complete(request, chat=chat)
+        if request.path == "/v1/models" and not self._may(request):
+            return _error(401, "invalid API key")
         return self._look_up(request.path)
+
+    def _may(self, request: web.BaseRequest) -> bool:
+        key = self.settings.api_key
+        return key is None or request.headers.get("Authorization") == f"Bearer {key}"
 
     def _look_up(self, path: str) -> web.Response:
         settings = self.settings

@@ -46,6 +46,11 @@ class Feed:
         """Requests read and not taken yet."""
         return len(self._fresh) + sum(map(len, self._lanes))
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the input is read to its end and everything in it has its line in the ledger."""
+        return self._ended and not (self.outstanding or self._due or self.held)
+
     def offer(self, requests: Iterable[BatchRequest]) -> None:
         """Add what was read."""
         self._fresh.extend(requests)
@@ -70,7 +75,7 @@ class Feed:
             if request is not None:
                 self.outstanding += 1
                 return request
-            if self._ended and not (self.outstanding or self._due or self.held):
+            if self.is_done:
                 break
             changed.clear()
             pause_s = max(0.0, self._due[0][0] - now_s) if self._due else None

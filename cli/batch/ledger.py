@@ -42,13 +42,17 @@ class _Appender:
         self.size = os.fstat(self.handle).st_size
 
     def write(self, lines: list[bytes]) -> None:
+        """Append lines; where the disk refuses half-way, the whole ones of what went through stay."""
         data = b"".join(lines)
-        view = memoryview(data)
+        written = 0
         try:
-            while view:
-                view = view[os.write(self.handle, view) :]
+            while written < len(data):
+                written += os.write(self.handle, memoryview(data)[written:])
         except OSError:
-            os.ftruncate(self.handle, self.size)
+            whole = data.rfind(b"\n", 0, written) + 1
+            os.ftruncate(self.handle, self.size + whole)
+            self.size += whole
+            self.kept += data.count(b"\n", 0, whole)
             raise
         self.size += len(data)
         self.kept += len(lines)

@@ -1,6 +1,7 @@
 """`bros batch run` and `bros batch retry`."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -136,8 +137,9 @@ def run(
             to=to,
             check_model=check_model,
         )
-        prepared = prepare(RunFolder(output), settings, restart=restart, continue_anyway=continue_anyway)
-        _start(prepared, api_key=api_key, quiet=quiet, json=json)
+        with closing(RunFolder(output)) as folder:
+            prepared = prepare(folder, settings, restart=restart, continue_anyway=continue_anyway)
+            _start(prepared, api_key=api_key, quiet=quiet, json=json)
 
 
 def retry(
@@ -153,8 +155,7 @@ def retry(
     json: Json = False,
 ) -> None:
     """Ask again for what is in errors.jsonl, with the settings of the run."""
-    with clear_errors():
-        run_folder = RunFolder(folder)
+    with clear_errors(), closing(RunFolder(folder)) as run_folder:
         record = read_record(run_folder.record)
         if record is None:
             raise RefusedError(f"{folder}: no run.json, so there was no run here")
@@ -187,7 +188,6 @@ def _start(prepared: Prepared, *, api_key: str | None, quiet: bool, json: bool) 
     elif not quiet or outcome.state == "stopped":
         for line in summary_lines(outcome.record, prepared.folder.path):
             typer.echo(line, err=True)
-    prepared.folder.unlock()
     raise typer.Exit(_exit_code(outcome))
 
 

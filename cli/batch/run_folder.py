@@ -86,7 +86,7 @@ class RunFolder:
             os.close(handle)
         return False
 
-    def unlock(self) -> None:
+    def close(self) -> None:
         """Let the folder go."""
         if self._lock is not None:
             os.close(self._lock)

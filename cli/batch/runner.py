@@ -109,6 +109,9 @@ class Runner:
             self.feed.end()
 
     def _reject(self, window: Window) -> None:
+        first = next(iter(window.rejected), None)
+        if first is not None and first.code == "model_not_found" and not (window.requests or self.tally.sent):
+            raise RefusedError(first.message)  # the whole corpus asks for another model: not a line's fault
         for rejected in window.rejected:
             if self.settings.strict:
                 raise RefusedError(f"{rejected.message} (--strict)")

@@ -115,6 +115,9 @@ async def _work(prepared: Prepared, lanes: Sequence[Lane], display: Display) -> 
                 await runner.run(order.windows(corpus.read(prepared.index)))
             except StoppedError as error:
                 state, reason = "stopped", str(error)
+            except RefusedError as error:
+                book.close("stopped", str(error))
+                raise
             except OSError as error:
                 state, reason = "stopped", f"run.json cannot be written: {error.strerror}"
             finally:
@@ -124,7 +127,7 @@ async def _work(prepared: Prepared, lanes: Sequence[Lane], display: Display) -> 
         state, reason = "stopped", str(ledger.problem)
         tally.ok = ledger.kept_output
         tally.failed, tally.rejected = ledger.kept_errors, 0
-    elif state == "finished" and not (runner.input_ended and not runner.feed.outstanding):
+    elif state == "finished" and not runner.feed.is_done:
         state, reason = "interrupted", "stopped by the user"
     book.update(ended=runner.input_ended)
     if state == "finished":

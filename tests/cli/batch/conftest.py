@@ -1,6 +1,7 @@
 """A mock server in a thread, a small corpus, and the command line in this process."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,8 @@ class MockThread:
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
+        self._loop.close()
+        gc.collect()  # closes a connection accepted at the last moment: nobody would answer on it
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()

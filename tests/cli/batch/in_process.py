@@ -20,4 +20,4 @@ def run_batch(inputs: list[str], out: Path, *urls: str, **settings: object) -> O
     try:
         return uvloop.run(work(prepared, backends, QuietDisplay()))
     finally:
-        prepared.folder.unlock()
+        prepared.folder.close()
