@@ -3,8 +3,8 @@
     SPEC   = NAME[:KEY=VALUE,…]  |  FILE[:KEY=VALUE,…]
     NAME   = sharegpt | synthetic | arxiv | paper | azure | mooncake | uniform
 
-A trace with its own times is played at them unless the spec gives other arrivals. spec_options.py says what each key
-means; docs/workloads.md shows examples.
+A trace with its own times is played at them unless the spec gives other arrivals. spec_options.py says
+what each key means; docs/workloads.md shows examples.
 """
 
 from __future__ import annotations
