@@ -66,6 +66,9 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         # Sum of `req.kv.cache_protected_len` over best-effort requests that hold a row: the scheduler sets it
         # every pass. Too low, and real-time cache is taken for best-effort cache; too high, the reverse.
         self.be_protected_tokens = 0
+        # Real-time cache that an RT allocation spares at the cost of held KV; None: all of it. Set it to what
+        # the cache's hit rate makes worth keeping: stale chats are worth less than work in progress.
+        self.rt_cache_kept_tokens: int | None = None
         self._raised: dict[str, tuple[int, int]] = {}  # rid -> epoch of its last raise, node it matched
         self._no_values = torch.empty(0, dtype=torch.int64)
         allocator = params.token_to_kv_pool_allocator
@@ -161,14 +164,18 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
     def make_way(self, short_tokens: int, *, rt_tokens: int, all_needed: bool) -> None:
         """Turn held KV into evictable cache for an allocation that is `short_tokens` short.
 
-        For the real-time part of it once no other best-effort cache is left (before real-time cache goes);
-        for any part when nothing else is left, unless the shortage is only an estimate (`all_needed` off).
+        For the real-time part of it once no other best-effort cache is left, and real-time cache is down to
+        `rt_cache_kept_tokens`; for any part when nothing else is left, unless the shortage is only an
+        estimate (`all_needed` off).
         """
         if not self.held.tokens:
             return
         lacking = short_tokens - int(self.evictable_size()) if all_needed else 0
         if rt_tokens:
-            lacking = max(lacking, min(short_tokens, rt_tokens) - self.be_evictable_tokens())
+            spare = self.be_evictable_tokens()
+            if self.rt_cache_kept_tokens is not None:
+                spare = max(spare, int(self.evictable_size()) - self.rt_cache_kept_tokens)
+            lacking = max(lacking, min(short_tokens, rt_tokens) - spare)
         if lacking > 0:
             self.held.give_up(lacking)
 

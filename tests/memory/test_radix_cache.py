@@ -155,6 +155,21 @@ def test_real_time_takes_held_room_after_other_best_effort_cache(driver):
     assert 4096 - 512 - 64 <= cached(driver, whole) <= 4096 - 512 + 3 * driver.page_size
 
 
+def test_held_kv_is_spared_where_real_time_cache_is_not_worth_keeping(driver):
+    for index in range(8):
+        run(driver, f"old{index}", RT, range(200_000 + index * 1000, 200_512 + index * 1000))
+    _, whole = preempted(driver, "be", range(4000))
+    kept = 4000 // driver.page_size * driver.page_size
+    driver.tree.rt_cache_kept_tokens = 1024
+    driver.prefill([driver.request("rt1", RT, range(300_000, 302_048))])
+    assert cached(driver, whole) == kept
+    old = driver.tree.evictable_size()
+    driver.tree.rt_cache_kept_tokens = None
+    driver.prefill([driver.request("rt2", RT, range(400_000, 400_512))])
+    assert cached(driver, whole) < kept - 256
+    assert driver.tree.evictable_size() >= old
+
+
 def test_best_effort_admission_sees_no_held_room(driver):
     preempted(driver, "be", range(8000))
     with pytest.raises(OutOfKVError):
