@@ -7,12 +7,12 @@ console script stays as it is. Source: `sglang/cli/main.py` (0.5.23) for the sub
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import PurePath
 
 
 def translate() -> None:
     """Rewrite `sglang launch_server ARGS` to `sglang serve ARGS` in `sys.argv`; leave all else alone."""
     argv = sys.argv
-    if len(argv) > 1 and argv[1] == "launch_server" and os.path.basename(argv[0]) == "sglang":
+    if len(argv) > 1 and argv[1] == "launch_server" and PurePath(argv[0]).name == "sglang":
         argv[1] = "serve"

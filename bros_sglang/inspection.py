@@ -48,8 +48,8 @@ def _class_name(obj: Any) -> str:
 
 
 def _shim_installed() -> bool:
-    import site  # noqa: PLC0415
-    import sysconfig  # noqa: PLC0415
+    import site
+    import sysconfig
 
     folders = {sysconfig.get_paths()["purelib"], *site.getsitepackages()}
     return any((Path(folder) / "bros_sglang_launch.pth").exists() for folder in folders)
@@ -60,18 +60,22 @@ def inspect_installation() -> Inspection:
     problems = seams.missing_seams()
     plugin_registered = any(point.name == "bros" for point in entry_points(group="sglang.srt.plugins"))
     if not plugin_registered:
-        problems.append("the plugin is not registered with SGLang: install the package (pip install bros-sglang)")
-    names = dict.fromkeys(("platform", "scheduler", "schedule_policy", "prefill_adder", "radix_cache"), "unknown")
+        problems.append(
+            "the plugin is not registered with SGLang: install the package (pip install bros-sglang)"
+        )
+    names = dict.fromkeys(
+        ("platform", "scheduler", "schedule_policy", "prefill_adder", "radix_cache"), "unknown"
+    )
     allocators: dict[str, str] = {}
     if not problems:
-        from sglang.srt.platforms import current_platform  # noqa: PLC0415
+        from sglang.srt.platforms import current_platform
 
-        from bros_sglang.memory.allocator import BidirectionalTokenToKVPoolAllocator  # noqa: PLC0415
-        from bros_sglang.memory.paged_allocator import BidirectionalPagedTokenToKVPoolAllocator  # noqa: PLC0415
-        from bros_sglang.memory.radix_cache import BrosRadixCache  # noqa: PLC0415
-        from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder  # noqa: PLC0415
-        from bros_sglang.scheduler.schedule_policy import BrosSchedulePolicy  # noqa: PLC0415
-        from bros_sglang.scheduler.scheduler import BrosScheduler  # noqa: PLC0415
+        from bros_sglang.memory.allocator import BidirectionalTokenToKVPoolAllocator
+        from bros_sglang.memory.paged_allocator import BidirectionalPagedTokenToKVPoolAllocator
+        from bros_sglang.memory.radix_cache import BrosRadixCache
+        from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
+        from bros_sglang.scheduler.schedule_policy import BrosSchedulePolicy
+        from bros_sglang.scheduler.scheduler import BrosScheduler
 
         names = {
             "platform": _class_name(current_platform),

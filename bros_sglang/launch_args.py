@@ -45,7 +45,7 @@ def attach_settings(server_args: Any, settings: BrosSettings) -> None:
 
 def _plain_type(field: FieldInfo) -> tuple[Any, tuple[str, ...] | None]:
     """Return the argparse type and choices of a setting."""
-    annotation = field.annotation
+    annotation: Any = field.annotation
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is typing.Literal:
@@ -65,9 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     if "--policy" not in parser._option_string_actions:
         policy.option_strings = [*policy.option_strings, "--policy"]
         parser._option_string_actions["--policy"] = policy
-    group = parser.add_argument_group("bros", "The bros policy (--policy bros): real-time and best-effort together.")
+    group = parser.add_argument_group(
+        "bros", "The bros policy (--policy bros): real-time and best-effort together."
+    )
     group.add_argument(
-        "--bros-config", type=Path, default=None, metavar="FILE", help="TOML file with settings of the bros policy."
+        "--bros-config",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="TOML file with settings of the bros policy.",
     )
     for name, field in BrosSettings.model_fields.items():
         kind, choices = _plain_type(field)

@@ -41,14 +41,15 @@ def _before_resolve_once(server_args: Any) -> None:
         arm_main(server_args)
 
 
-def _before_configure_scheduler_process(server_args: Any, *_args: Any, **_kwargs: Any) -> None:
+def _after_configure_scheduler_process(result: Any, server_args: Any, *_args: Any, **_kwargs: Any) -> Any:
     if launch_args.is_bros(server_args):
         arm_scheduler(server_args)
+    return result
 
 
 def register() -> None:
     """Register the hooks that every process needs; called by SGLang's `load_plugins`."""
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookType  # noqa: PLC0415
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     HookRegistry.register(f"{_SERVER_ARGS}.add_cli_args", _after_add_cli_args, HookType.AFTER)
     HookRegistry.register(f"{_SERVER_ARGS}.from_cli_args", _around_from_cli_args, HookType.AROUND)
@@ -56,13 +57,15 @@ def register() -> None:
     if seams.loaded(_SCHEDULER_MODULE):
         # Importing it here would cost every process the scheduler's imports; a scheduler process has it.
         HookRegistry.register(
-            f"{_SCHEDULER_MODULE}.configure_scheduler_process", _before_configure_scheduler_process, HookType.BEFORE
+            f"{_SCHEDULER_MODULE}.configure_scheduler_process",
+            _after_configure_scheduler_process,
+            HookType.AFTER,
         )
 
 
 def _apply(hooks: dict[str, tuple[Callable[..., Any], str]]) -> None:
     """Register the hooks, apply them and check that each is live."""
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookSource, HookType  # noqa: PLC0415
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookSource, HookType
 
     for target, (hook, kind) in hooks.items():
         if target not in HookRegistry._patched:
@@ -84,7 +87,7 @@ def arm_main(server_args: Any) -> None:
     launch_args.attach_settings(server_args, settings)
     server_args.enable_mixed_chunk = settings.mixed_chunk
 
-    from bros_sglang import door  # noqa: PLC0415 (only where bros serves)
+    from bros_sglang import door
 
     _apply({_TOKENIZE: (door.around_create_tokenized_object, "AROUND")})
 
@@ -97,18 +100,24 @@ def arm_scheduler(server_args: Any) -> None:
     """
     seams.require_seams()
 
-    from bros_sglang.memory import radix_cache  # noqa: PLC0415 (these import SGLang's scheduler)
-    from bros_sglang.memory.allocator import BidirectionalTokenToKVPoolAllocator  # noqa: PLC0415
-    from bros_sglang.memory.paged_allocator import BidirectionalPagedTokenToKVPoolAllocator  # noqa: PLC0415
-    from bros_sglang.scheduler import placement, retraction  # noqa: PLC0415
-    from bros_sglang.scheduler.scheduler import BrosScheduler  # noqa: PLC0415
+    from bros_sglang.memory import radix_cache
+    from bros_sglang.memory.allocator import BidirectionalTokenToKVPoolAllocator
+    from bros_sglang.memory.paged_allocator import BidirectionalPagedTokenToKVPoolAllocator
+    from bros_sglang.scheduler import placement, retraction
+    from bros_sglang.scheduler.scheduler import BrosScheduler
 
     _apply(
         {
             f"{_SCHEDULER_MODULE}.Scheduler": (BrosScheduler, "REPLACE"),
             f"{_ALLOCATORS}.token.TokenToKVPoolAllocator": (BidirectionalTokenToKVPoolAllocator, "REPLACE"),
-            f"{_ALLOCATORS}.paged.PagedTokenToKVPoolAllocator": (BidirectionalPagedTokenToKVPoolAllocator, "REPLACE"),
-            "sglang.srt.mem_cache.registry.default_radix_cache_factory": (radix_cache.build_radix_cache, "REPLACE"),
+            f"{_ALLOCATORS}.paged.PagedTokenToKVPoolAllocator": (
+                BidirectionalPagedTokenToKVPoolAllocator,
+                "REPLACE",
+            ),
+            "sglang.srt.mem_cache.registry.default_radix_cache_factory": (
+                radix_cache.build_radix_cache,
+                "REPLACE",
+            ),
             f"{_BATCH}.prepare_for_extend": (placement.around_prepare_for_extend, "AROUND"),
             f"{_BATCH}.prepare_for_decode": (placement.around_prepare_for_decode, "AROUND"),
             f"{_BATCH}._get_decode_retraction_order": (retraction.around_decode_retraction_order, "AROUND"),

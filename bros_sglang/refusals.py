@@ -26,7 +26,10 @@ def _is_set(value: Any) -> bool:
 
 REFUSALS: Final[tuple[Refusal, ...]] = (
     Refusal(
-        "pp_size", _more_than_one, "--pp-size", "pipeline stages schedule micro-batches that bros does not plan yet"
+        "pp_size",
+        _more_than_one,
+        "--pp-size",
+        "pipeline stages schedule micro-batches that bros does not plan yet",
     ),
     Refusal(
         "disaggregation_mode",
@@ -36,7 +39,10 @@ REFUSALS: Final[tuple[Refusal, ...]] = (
     ),
     Refusal("enable_pdmux", _is_set, "--enable-pdmux", "prefill and decode streams are planned apart there"),
     Refusal(
-        "dllm_algorithm", _is_set, "--dllm-algorithm", "diffusion LLMs produce blocks, which have no TPOT deadline"
+        "dllm_algorithm",
+        _is_set,
+        "--dllm-algorithm",
+        "diffusion LLMs produce blocks, which have no TPOT deadline",
     ),
     Refusal(
         "speculative_algorithm",
@@ -50,9 +56,24 @@ REFUSALS: Final[tuple[Refusal, ...]] = (
         "--enable-dp-attention",
         "ranks hold different requests, and a step's plan must be the same on all",
     ),
-    Refusal("enable_hisparse", _is_set, "--enable-hisparse", "its decode batches are built outside the scheduler's loop"),
-    Refusal("enable_lmcache", _is_set, "--enable-lmcache", "eviction is class-aware in SGLang's own radix cache only"),
-    Refusal("enable_flexkv", _is_set, "--enable-flexkv", "eviction is class-aware in SGLang's own radix cache only"),
+    Refusal(
+        "enable_hisparse",
+        _is_set,
+        "--enable-hisparse",
+        "its decode batches are built outside the scheduler's loop",
+    ),
+    Refusal(
+        "enable_lmcache",
+        _is_set,
+        "--enable-lmcache",
+        "eviction is class-aware in SGLang's own radix cache only",
+    ),
+    Refusal(
+        "enable_flexkv",
+        _is_set,
+        "--enable-flexkv",
+        "eviction is class-aware in SGLang's own radix cache only",
+    ),
     Refusal(
         "enable_unified_cache_external_linker",
         _is_set,
@@ -66,7 +87,10 @@ REFUSALS: Final[tuple[Refusal, ...]] = (
         "bros brings a radix cache of its own, a subclass of SGLang's",
     ),
     Refusal(
-        "disable_radix_cache", _is_set, "--disable-radix-cache", "preempted requests keep their KV in the radix cache"
+        "disable_radix_cache",
+        _is_set,
+        "--disable-radix-cache",
+        "preempted requests keep their KV in the radix cache",
     ),
     Refusal(
         "enable_priority_scheduling",
@@ -107,5 +131,7 @@ def refused_features(server_args: Any) -> list[str]:
         if item.refused(value := getattr(server_args, item.field))
     ]
     if os.environ.get("SGLANG_RUST_SERVER", "").lower() in ("1", "true"):
-        lines.append("SGLANG_RUST_SERVER is not supported with --policy bros: tags are checked in SGLang's own server")
+        lines.append(
+            "SGLANG_RUST_SERVER is not supported with --policy bros: tags are checked in SGLang's own server"
+        )
     return lines

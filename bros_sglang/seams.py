@@ -58,7 +58,12 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(_SCHEDULER, "Scheduler.init_invariant_checker", "lets parked rows be counted"),
     Seam(_SCHEDULER, "Scheduler.get_prefill_adder_class", "hands in BrosPrefillAdder"),
     Seam(_SCHEDULER, "Scheduler.get_next_batch_to_run", "a pass", ("running_batch", "last_batch")),
-    Seam(_SCHEDULER, "Scheduler.get_new_batch_prefill", "shows the pass a window of the queue", ("running_batch",)),
+    Seam(
+        _SCHEDULER,
+        "Scheduler.get_new_batch_prefill",
+        "shows the pass a window of the queue",
+        ("running_batch",),
+    ),
     Seam(_SCHEDULER, "Scheduler._should_defer_prefill", "plans the step", ("running_batch",)),
     Seam(_SCHEDULER, "Scheduler.update_running_batch", "makes room before a decode step", ("batch",)),
     Seam(_SCHEDULER, "Scheduler.run_batch", "notes a step's shape", ("batch",)),
@@ -66,7 +71,9 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(_SCHEDULER, "Scheduler.process_input_requests", "takes the agreed clock out", ("recv_reqs",)),
     Seam(_SCHEDULER, "Scheduler._poll_timeout_aborts", "puts rank 0's clock on the broadcast"),
     Seam(_SCHEDULER, "Scheduler._create_generation_req", "attaches class and targets", ("recv_req",)),
-    Seam(_SCHEDULER, "Scheduler._add_request_to_queue", "requeues preempted requests", ("req", "is_retracted")),
+    Seam(
+        _SCHEDULER, "Scheduler._add_request_to_queue", "requeues preempted requests", ("req", "is_retracted")
+    ),
     Seam(_SCHEDULER, "Scheduler._collect_inflight_batches", "lets aborts reach parked rows"),
     Seam(_SCHEDULER, "Scheduler.is_fully_idle", "counts parked rows"),
     Seam(_SCHEDULER, "Scheduler._reqs_finishing_inflight", "spares rows that end by themselves", ("batch",)),
@@ -83,9 +90,16 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "limits the chunk in flight",
         ("chunked_req", "waiting_queue", "budget", "page_size"),
     ),
-    Seam("sglang.srt.managers.schedule_policy", "SchedulePolicy._validate_and_adjust_policy", "accepts `bros`"),
+    Seam(
+        "sglang.srt.managers.schedule_policy", "SchedulePolicy._validate_and_adjust_policy", "accepts `bros`"
+    ),
     Seam("sglang.srt.managers.schedule_policy", "PrefillAdder.add_one_req", "admission by class", ("req",)),
-    Seam("sglang.srt.managers.schedule_policy", "PrefillAdder.preempt_to_schedule", "takes slots from BE", ("req",)),
+    Seam(
+        "sglang.srt.managers.schedule_policy",
+        "PrefillAdder.preempt_to_schedule",
+        "takes slots from BE",
+        ("req",),
+    ),
     Seam(
         "sglang.srt.managers.schedule_policy",
         "PrefillAdder._get_running_request_total_token_offset",
@@ -105,16 +119,30 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(_BATCH, "ScheduleBatch.prepare_for_extend", "tells the allocator whose tokens it hands out"),
     Seam(_BATCH, "ScheduleBatch.prepare_for_decode", "tells the allocator whose tokens it hands out"),
     # Memory.
-    Seam(f"{_MEMORY}.allocator.token", "TokenToKVPoolAllocator", "replaced: two-ended allocator, page size 1"),
+    Seam(
+        f"{_MEMORY}.allocator.token", "TokenToKVPoolAllocator", "replaced: two-ended allocator, page size 1"
+    ),
     Seam(f"{_MEMORY}.allocator.paged", "PagedTokenToKVPoolAllocator", "replaced: two-ended allocator, pages"),
     Seam(f"{_MEMORY}.registry", "default_radix_cache_factory", "replaced: builds BrosRadixCache", ("ctx",)),
     Seam(f"{_MEMORY}.registry", "create_unified_radix_cache", "builds BrosRadixCache", ("cache_class",)),
-    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.checkpoint_into_tree", "class of cached KV", ("up_to",)),
+    Seam(
+        f"{_MEMORY}.unified_radix_cache",
+        "UnifiedRadixCache.checkpoint_into_tree",
+        "class of cached KV",
+        ("up_to",),
+    ),
     Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.insert", "class of cached KV", ("params",)),
     Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.touch_prefix", "cuts preempted KV into pieces"),
     Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache._evict", "the eviction clock"),
-    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache._evict_device_leaf", "class totals", ("node_id",)),
-    Seam(f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache.load_back", "placement of load-backs", ("node_id",)),
+    Seam(
+        f"{_MEMORY}.unified_radix_cache", "UnifiedRadixCache._evict_device_leaf", "class totals", ("node_id",)
+    ),
+    Seam(
+        f"{_MEMORY}.unified_radix_cache",
+        "UnifiedRadixCache.load_back",
+        "placement of load-backs",
+        ("node_id",),
+    ),
     Seam(f"{_MEMORY}.common", "release_kv_cache", "preemption keeps KV in the tree", ("req", "checkpoint")),
     Seam(f"{_MEMORY}.common", "match_kv_cache", "estimates uncached tokens", ("req", "tree_cache")),
 )
@@ -166,7 +194,7 @@ def explain(problems: Iterable[str]) -> str:
     return (
         f"bros cannot run on this SGLang: version {installed_version()} is installed, "
         f"bros supports {SUPPORTED_RANGE} (tested with {TESTED_VERSION}).\n{listed}\n"
-        f"Install a supported version (pip install 'sglang=={TESTED_VERSION}') or start without --policy bros."
+        f"Install a supported one (pip install 'sglang=={TESTED_VERSION}'), or start without --policy bros."
     )
 
 
@@ -179,7 +207,7 @@ def require_seams() -> None:
 
 def require_hooks_live(targets: Iterable[str]) -> None:
     """Stop the process if SGLang did not apply a hook: it only logs that, and would serve without bros."""
-    from sglang.srt.plugins.hook_registry import HookRegistry  # noqa: PLC0415 (SGLang only where it runs)
+    from sglang.srt.plugins.hook_registry import HookRegistry
 
     dead = [target for target in targets if target not in HookRegistry._patched]
     if dead:

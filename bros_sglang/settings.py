@@ -26,56 +26,85 @@ class BrosSettings(BaseModel):
     ttft_ms: Milliseconds = Field(500.0, description="TTFT target of real-time requests that name none, ms.")
     tpot_ms: Milliseconds = Field(50.0, description="TPOT target of real-time requests that name none, ms.")
     default_class: RequestClass = Field(
-        RequestClass.RT, description="Class of a request that carries neither a tag nor a priority that names one."
+        RequestClass.RT,
+        description="Class of a request that carries neither a tag nor a priority that names one.",
     )
-    rt_priority_at_least: int = Field(1, description="A stock `priority` of at least this makes a request real-time.")
-    be_priority_at_most: int = Field(-1, description="A stock `priority` of at most this makes a request best-effort.")
+    rt_priority_at_least: int = Field(
+        1, description="A stock `priority` of at least this makes a request real-time."
+    )
+    be_priority_at_most: int = Field(
+        -1, description="A stock `priority` of at most this makes a request best-effort."
+    )
     deadline_base: Literal["actual", "due"] = Field(
         "actual",
         description="Count token deadlines from the first token's actual time, or from when it was due.",
     )
     target_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.95, description="Aim at this share of every TTFT and TPOT target; the rest is kept for what is not predicted."
+        0.95,
+        description="Aim at this share of every target; the rest is for what is not predicted.",
     )
     arrival_guard: Share = Field(
         0.25,
-        description="Longest step, as a share of `ttft_ms`: what a real-time request may find in its way when it arrives.",
+        description="Longest step, as a share of `ttft_ms`: a real-time arrival waits for it.",
     )
     margin_bands: float = Field(
-        2.0, ge=0, le=10, description="Raise predicted step times by this many mean relative prediction errors."
+        2.0,
+        ge=0,
+        le=10,
+        description="Raise predicted step times by this many mean relative prediction errors.",
     )
-    fixed_margin_ms: float = Field(1.0, ge=0, le=1000, description="Time kept free before every deadline, ms.")
+    fixed_margin_ms: float = Field(
+        1.0, ge=0, le=1000, description="Time kept free before every deadline, ms."
+    )
     be_floor_share: Share = Field(
-        0.02, description="Share of engine time that best-effort work gets however much real-time load there is."
+        0.02,
+        description="Share of engine time that best-effort work gets however much real-time load there is.",
     )
     batch_sizing: Literal["slack", "aimd", "fixed"] = Field(
         "slack",
-        description="Size steps by predicted time and slack; by the paper's doubling cap (for comparison); or not at all.",
+        description="Size steps by predicted time and slack; `aimd` (the paper's cap) and `fixed` compare.",
     )
-    mixed_chunk: bool = Field(True, description="Let decode rows ride in prefill steps (SGLang's mixed chunks).")
+    mixed_chunk: bool = Field(
+        True, description="Let decode rows ride in prefill steps (SGLang's mixed chunks)."
+    )
     park_decodes: bool = Field(
-        True, description="Keep best-effort decode rows out of a step that would miss a real-time deadline with them."
+        True,
+        description="Keep best-effort decode rows out of a step that would miss a deadline with them.",
     )
-    min_be_chunk_tokens: int = Field(32, ge=1, description="Smallest best-effort prefill chunk worth starting.")
-    min_rt_chunk_tokens: int = Field(64, ge=1, description="Real-time prefill moves at least so many tokens a step.")
+    min_be_chunk_tokens: int = Field(
+        32, ge=1, description="Smallest best-effort prefill chunk worth starting."
+    )
+    min_rt_chunk_tokens: int = Field(
+        64, ge=1, description="Real-time prefill moves at least so many tokens a step."
+    )
     max_preemptions: int = Field(
         8, ge=1, description="A best-effort request preempted so often is chosen last from then on."
     )
-    headroom_min_share: Share = Field(0.02, description="Least share of the KV pool kept free of best-effort requests.")
-    headroom_max_share: Share = Field(0.30, description="Largest share of the KV pool kept free of best-effort requests.")
+    headroom_min_share: Share = Field(
+        0.02, description="Least share of the KV pool kept free of best-effort requests."
+    )
+    headroom_max_share: Share = Field(
+        0.30, description="Largest share of the KV pool kept free of best-effort requests."
+    )
     rt_cache_max_share: Share = Field(
-        0.60, description="Largest share of the KV pool that real-time prefix cache is kept in against best-effort."
+        0.60,
+        description="Largest share of the KV pool in which real-time prefix cache is kept.",
     )
     lost_patience: float = Field(
-        4.0, ge=0, description="A late real-time request waits at most this many of its TTFT targets behind savable ones."
+        4.0,
+        ge=0,
+        description="A late real-time request waits at most so many TTFT targets behind savable ones.",
     )
     step_time_file: Path | None = Field(
         None, description="JSON file of a fitted step-time model to start from (`bros eval profile`)."
     )
     decision_log: Path | None = Field(
-        None, description="Append every scheduling decision to this file, one JSON object a line (for looking into)."
+        None,
+        description="Append every scheduling decision to this file, one JSON object a line.",
     )
-    decision_records: int = Field(4096, ge=1, description="Scheduling decisions kept for `bros eval explain`.")
+    decision_records: int = Field(
+        4096, ge=1, description="Scheduling decisions kept for `bros eval explain`."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> BrosSettings:
@@ -123,7 +152,11 @@ def load_settings(config_file: Path | None = None, flags: dict[str, Any] | None 
             raise SettingsError(f"--bros-config {config_file}: cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"--bros-config {config_file}: not valid TOML: {error}") from error
-        values = dict(data.get("bros", data)) if isinstance(data.get("bros", data), dict) else {"bros": data["bros"]}
+        values = (
+            dict(data.get("bros", data))
+            if isinstance(data.get("bros", data), dict)
+            else {"bros": data["bros"]}
+        )
         _build(values, str(config_file))  # so that a bad key is reported with the file's name
     values.update({key: value for key, value in (flags or {}).items() if value is not None})
     return _build(values, "bros settings")

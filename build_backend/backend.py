@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import zipfile
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def _add_pth(wheel: Path) -> None:
                 target.writestr(PTH_NAME, PTH_TEXT)
                 data = line.encode() + data
             target.writestr(item, data)
-    os.replace(patched, wheel)
+    patched.replace(wheel)
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):  # noqa: D103 (PEP 517)

@@ -48,7 +48,7 @@ class LazyGroup(TyperGroup):
         del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (typer's signature)
         """Import and return one command, or None where there is no such name."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
@@ -75,7 +75,7 @@ class LazyGroup(TyperGroup):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
 
-def _print_version(value: bool) -> None:  # noqa: FBT001 (a typer callback)
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"bros-sglang {__version__}")
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""`bros doctor`: can bros run on this installation, and with what?"""
+"""`bros doctor`: whether bros can run on this installation, and with what."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ app = typer.Typer(add_completion=False)
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
-    """Check versions and every SGLang seam that bros uses; name the classes that would serve. Starts nothing."""
-    from bros_sglang import seams  # noqa: PLC0415
-    from bros_sglang.inspection import inspect_installation  # noqa: PLC0415 (imports SGLang: seconds)
+    """Check versions and every seam that bros uses; name the classes that would serve. Starts nothing."""
+    from bros_sglang import seams
+    from bros_sglang.inspection import inspect_installation
 
     facts = inspect_installation()
     if as_json:
@@ -31,7 +31,9 @@ def doctor(
     table.add_row("SGLang", f"{facts.sglang_version} (supported: {facts.supported_sglang})")
     table.add_row("Python, torch", f"{facts.python_version}, {facts.torch_version}")
     table.add_row("plugin", "registered" if facts.plugin_registered else "NOT registered")
-    table.add_row("sglang launch_server", "available" if facts.launch_shim_installed else "shim not installed")
+    table.add_row(
+        "sglang launch_server", "available" if facts.launch_shim_installed else "shim not installed"
+    )
     table.add_row("platform", facts.platform)
     table.add_row("scheduler", facts.scheduler)
     table.add_row("schedule policy", facts.schedule_policy)

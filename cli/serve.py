@@ -14,11 +14,13 @@ from bros_sglang.settings import BrosSettings, flag_of
 app = typer.Typer(add_completion=False)
 
 
-def _print_help(value: bool) -> None:  # noqa: FBT001 (a typer callback)
+def _print_help(value: bool) -> None:
     if not value:
         return
     console = Console()
-    console.print("Usage: bros serve --model-path MODEL [flags of bros] [flags of sglang serve]\n", markup=False)
+    console.print(
+        "Usage: bros serve --model-path MODEL [flags of bros] [flags of sglang serve]\n", markup=False
+    )
     console.print(
         "Starts an SGLang server with --schedule-policy bros. Every flag of `sglang serve` is accepted;"
         " `bros serve --sglang-help` lists them. The settings of bros:\n",
@@ -35,17 +37,19 @@ def _print_help(value: bool) -> None:  # noqa: FBT001 (a typer callback)
     raise typer.Exit
 
 
-def _print_sglang_help(value: bool) -> None:  # noqa: FBT001 (a typer callback)
+def _print_sglang_help(value: bool) -> None:
     if not value:
         return
-    from sglang.srt.plugins import load_plugins  # noqa: PLC0415 (seconds to import)
-    from sglang.srt.server_args import prepare_server_args  # noqa: PLC0415
+    from sglang.srt.plugins import load_plugins
+    from sglang.srt.server_args import prepare_server_args
 
     load_plugins()
     prepare_server_args(["--help"])
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
 def serve(
     context: typer.Context,
     show_help: Annotated[  # noqa: ARG001 (typer runs the callback)
@@ -59,12 +63,15 @@ def serve(
     given = list(context.args)
     chosen = [flag.split("=", 1)[0] for flag in given]
     if "--schedule-policy" in chosen or "--policy" in chosen:
-        typer.echo("bros serve always uses the bros policy: leave --schedule-policy away, or use sglang serve", err=True)
+        typer.echo(
+            "bros serve always uses the bros policy: leave --schedule-policy away, or use sglang serve",
+            err=True,
+        )
         raise typer.Exit(2)
-    from sglang.launch_server import run_server  # noqa: PLC0415 (seconds to import; --help should not pay)
-    from sglang.srt.plugins import load_plugins  # noqa: PLC0415
-    from sglang.srt.server_args import prepare_server_args  # noqa: PLC0415
-    from sglang.srt.utils import kill_process_tree  # noqa: PLC0415
+    from sglang.launch_server import run_server
+    from sglang.srt.plugins import load_plugins
+    from sglang.srt.server_args import prepare_server_args
+    from sglang.srt.utils import kill_process_tree
 
     load_plugins()
     server_args = prepare_server_args([*given, "--schedule-policy", "bros"])

@@ -1,4 +1,4 @@
-"""What one step takes: real-time first, then as much best-effort work as the tightest deadline leaves time for.
+"""What one step takes: real-time first, then as much best-effort work as there is time for.
 
 `plan_step` looks at numbers alone and says how many prefill tokens of each class the step may compute, how
 many best-effort decode rows ride along, and why it stops where it stops (BROS, sections 4.1 and 4.3). The
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from bros_sglang.policies.slack import PendingPrefill, waiting_slack
 from bros_sglang.policies.step_time import StepShape, StepTimeModel, pairs
@@ -36,6 +37,8 @@ class Limits:
     margin_bands: float = 2.0  # predicted times are raised by this many mean relative errors
     fixed_margin_s: float = 0.001
     min_be_chunk_tokens: int = 32  # a smaller best-effort chunk is not worth its place in the batch
+    sizing: Literal["slack", "aimd", "fixed"] = "slack"
+    row_cap: int = 1 << 30  # requests in a step at most, with sizing "aimd"
     min_rt_chunk_tokens: int = 64  # real-time prefill moves at least so much, however late the decodes
 
 
@@ -86,6 +89,24 @@ class Plan:
 
 def _raised(model: StepTimeModel, limits: Limits, *, decode_only: bool) -> float:
     return 1.0 + min(limits.margin_bands * model.band(decode_only=decode_only), 0.5)
+
+
+def _unsized(
+    view: View,
+    model: StepTimeModel,
+    limits: Limits,
+    rt_tokens: int,
+    time_limit_s: float,
+    lendable_s: float,
+    lost: tuple[int, ...],
+) -> Plan:
+    """Fill a step up to the chunk, or to a number of requests, whatever the deadlines: for comparison."""
+    rows_left = max(0, limits.row_cap - view.rt_rows - len(view.rt_prefills))
+    be_rows = min(view.be_rows, rows_left)
+    be_tokens = min(view.be_prefill_tokens, limits.chunk_tokens - rt_tokens) if rows_left > be_rows else 0
+    shape = StepShape(rt_tokens + be_tokens, 0.0, view.rt_rows + be_rows, view.rt_context + view.be_context)
+    predicted_s = model.predict(shape)
+    return Plan(rt_tokens, be_tokens, be_rows, time_limit_s, lendable_s, predicted_s, Bound.CHUNK, lost)
 
 
 def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
@@ -145,11 +166,16 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     if rt_about and view.be_owed_s > 0.0 and lendable_s < view.be_owed_s:
         lendable_s, bound = view.be_owed_s, Bound.FLOOR
 
+    if limits.sizing != "slack":
+        return _unsized(view, model, limits, rt_tokens, time_limit_s, lendable_s, waiting.lost)
+
     # Best-effort decode rows, all or as many as fit.
     be_rows, be_rows_s = view.be_rows, 0.0
     if view.be_rows:
         context = view.be_context / view.be_rows
-        be_rows_s = margin * mixed.predict(StepShape(decode_rows=view.be_rows, decode_context=view.be_context))
+        be_rows_s = margin * mixed.predict(
+            StepShape(decode_rows=view.be_rows, decode_context=view.be_context)
+        )
         be_rows_s -= margin * mixed.fixed_s
         if rt_about and be_rows_s > lendable_s:
             be_rows = min(view.be_rows, mixed.decode_rows_within(max(lendable_s, 0.0) / margin, context))

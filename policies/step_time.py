@@ -47,7 +47,7 @@ _AGREEING_OUTLIERS: Final = 8
 
 
 def _features(shape: StepShape) -> Vector:
-    return (
+    features: Vector = (
         np.array(
             [
                 1.0,
@@ -60,6 +60,7 @@ def _features(shape: StepShape) -> Vector:
         )
         / _SCALE
     )
+    return features
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,14 +58,16 @@ class RealTimeQueue(Generic[T]):
         return True
 
     def head(self, size: int, now_s: float) -> list[T]:
-        """Return the `size` items to look at first: long-suffering late ones, savable ones by due time, late ones."""
+        """Return the `size` items to look at first: the long late, the savable by due time, the late."""
         first_on_time = bisect_left(self._keys, _Due(now_s, -1))
         late = self._keys[: min(first_on_time, size)]
         suffering = [key for key in late if now_s - key.due_s > self._items[key][1]]
         on_time = self._keys[first_on_time : first_on_time + size]
-        waiting = late[len(suffering) :] if suffering == late[: len(suffering)] else [
-            key for key in late if key not in suffering
-        ]
+        waiting = (
+            late[len(suffering) :]
+            if suffering == late[: len(suffering)]
+            else [key for key in late if key not in suffering]
+        )
         return [self._items[key][0] for key in (*suffering, *on_time, *waiting)][:size]
 
 
@@ -85,7 +87,9 @@ class BestEffortQueue(Generic[T]):
     """Best-effort requests in the order of the module's docstring; every operation costs O(log n) or less."""
 
     def __init__(self, turn: int = 64) -> None:
-        self._groups: dict[Hashable, _Group[T]] = {}  # in order of their oldest member's arrival, then of turns
+        self._groups: dict[
+            Hashable, _Group[T]
+        ] = {}  # in order of their oldest member's arrival, then of turns
         self._group_of: dict[int, Hashable] = {}
         self._resumed: list[tuple[int, int]] = []  # (tokens to redo, sequence), sorted
         self._resumed_items: dict[int, T] = {}  # sequence -> item

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("argv", "after"),
     [
-        (["/v/bin/sglang", "launch_server", "--policy", "bros"], ["/v/bin/sglang", "serve", "--policy", "bros"]),
+        (
+            ["/v/bin/sglang", "launch_server", "--policy", "bros"],
+            ["/v/bin/sglang", "serve", "--policy", "bros"],
+        ),
         (["/v/bin/sglang", "serve"], ["/v/bin/sglang", "serve"]),
         (["/v/bin/other", "launch_server"], ["/v/bin/other", "launch_server"]),
         (["/v/bin/sglang", "generate", "launch_server"], ["/v/bin/sglang", "generate", "launch_server"]),
@@ -32,13 +35,26 @@ def test_only_sglang_launch_server_is_translated(
 
 def test_other_programs_do_not_import_the_package() -> None:
     code = "import sys; print(any(name.startswith('bros_sglang') for name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code, "launch_server"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "launch_server"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
 def test_a_plain_wheel_carries_the_shim_and_the_linked_packages(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            ROOT,
+        ],
         check=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
@@ -47,5 +63,11 @@ def test_a_plain_wheel_carries_the_shim_and_the_linked_packages(tmp_path: Path) 
         record = next(archive.read(name).decode() for name in names if name.endswith("/RECORD"))
     assert "bros_sglang_launch.pth" in names
     assert "bros_sglang_launch.pth,sha256=" in record
-    for module in ("policies/plan.py", "memory/allocator.py", "cli/app.py", "evals/tiny_model.py", "py.typed"):
+    for module in (
+        "policies/plan.py",
+        "memory/allocator.py",
+        "cli/app.py",
+        "evals/tiny_model.py",
+        "py.typed",
+    ):
         assert f"bros_sglang/{module}" in names, module

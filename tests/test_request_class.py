@@ -17,7 +17,9 @@ def test_a_full_tag() -> None:
     assert parse_tag({"bros": {"class": "be", "deadline_s": 3600}}).deadline_s == 3600.0
 
 
-@pytest.mark.parametrize("params", [None, {}, {"bros": None}, {"other": {"class": "x"}}, "text", {"bros": {}}])
+@pytest.mark.parametrize(
+    "params", [None, {}, {"bros": None}, {"other": {"class": "x"}}, "text", {"bros": {}}]
+)
 def test_no_tag_is_an_empty_tag(params: Any) -> None:
     assert parse_tag(params) == Tag()
 
@@ -45,7 +47,9 @@ def test_a_malformed_tag_names_the_field(tag: Any, field: str) -> None:
         parse_tag({"bros": tag})
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.dictionaries(st.text(), x)))
+@given(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.dictionaries(st.text(), x))
+)
 def test_anything_else_is_a_tag_or_a_tag_error(params: Any) -> None:
     try:
         tag = parse_tag({"bros": params})

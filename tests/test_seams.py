@@ -15,7 +15,12 @@ def test_the_installed_sglang_has_every_seam() -> None:
     [
         Seam("sglang.srt.managers.scheduler", "Scheduler.no_such_method", "a test"),
         Seam("sglang.srt.no_such_module", "thing", "a test"),
-        Seam("sglang.srt.managers.schedule_policy", "PrefillAdder.add_one_req", "a test", ("no_such_parameter",)),
+        Seam(
+            "sglang.srt.managers.schedule_policy",
+            "PrefillAdder.add_one_req",
+            "a test",
+            ("no_such_parameter",),
+        ),
     ],
 )
 def test_a_missing_seam_stops_with_versions_and_name(monkeypatch: pytest.MonkeyPatch, seam: Seam) -> None:

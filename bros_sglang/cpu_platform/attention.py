@@ -92,6 +92,6 @@ class QueryCroppedAttnBackend(TorchNativeAttnBackend):  # type: ignore[misc] # S
 def register() -> None:
     """Make `--attention-backend torch_native` build the query-cropped backend."""
 
-    @register_attention_backend("torch_native")
+    @register_attention_backend("torch_native")  # type: ignore[untyped-decorator]
     def create(runner: Any) -> QueryCroppedAttnBackend:
         return QueryCroppedAttnBackend(runner)

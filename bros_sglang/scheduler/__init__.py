@@ -1,1 +1,1 @@
-"""Thin subclasses of SGLang's scheduler classes: they translate between its objects and the pure decisions."""
+"""Thin subclasses of SGLang's scheduler classes, between its objects and the pure decisions."""

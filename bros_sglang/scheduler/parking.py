@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
@@ -48,7 +47,6 @@ def split_rows(batch: Any, indices: list[int]) -> Any:
         enable_overlap=batch.enable_overlap,
         spec_algorithm=batch.spec_algorithm,
     )
-
 
     host = torch.tensor(indices, dtype=torch.int64)
     device = host.to(batch.seq_lens.device, non_blocking=True)

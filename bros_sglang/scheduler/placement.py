@@ -16,5 +16,7 @@ def around_prepare_for_extend(original: Callable[..., Any], batch: Any, *args: A
 
 def around_prepare_for_decode(original: Callable[..., Any], batch: Any, *args: Any, **kwargs: Any) -> Any:
     """Declare a decode batch's rows, one token each, while SGLang allocates for them."""
-    with batch.token_to_kv_pool_allocator.declare_batch([req.bros.is_rt for req in batch.reqs], [1] * len(batch.reqs)):
+    with batch.token_to_kv_pool_allocator.declare_batch(
+        [req.bros.is_rt for req in batch.reqs], [1] * len(batch.reqs)
+    ):
         return original(batch, *args, **kwargs)

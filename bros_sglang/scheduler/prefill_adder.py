@@ -19,6 +19,8 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     them from running best-effort requests at once.
     """
 
+    rem_chunk_tokens: int | None
+
     def __init__(self, *args: Any, scheduler: BrosScheduler, **kwargs: Any) -> None:
         self.scheduler = scheduler  # the base class asks it for reservations
         super().__init__(*args, **kwargs)
@@ -54,16 +56,17 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         self._enter_be_share()
         if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
             return AddReqResult.OTHER
-        if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (self.rem_chunk_tokens or 0):
+        if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (
+            self.rem_chunk_tokens or 0
+        ):
             return AddReqResult.OTHER  # only one unfinished prefill can be tracked
         if self._reserve is None:
             self._reserve = self.scheduler.best_effort_reserve()
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
         lacking = self._total_demand(req) + (0 if alone else self._reserve) - int(self.rem_total_tokens) + 1
-        if lacking > 0:
-            # With nothing running, somebody has to start: other preempted requests give way to the first.
-            if not alone or not self.tree_cache.held.give_up(lacking, keep_rid=req.rid):
-                return AddReqResult.NO_TOKEN
+        # With nothing running, somebody has to start: other preempted requests give way to the first.
+        if lacking > 0 and not (alone and self.tree_cache.held.give_up(lacking, keep_rid=req.rid)):
+            return AddReqResult.NO_TOKEN
         return super().add_one_req(req, has_chunked_req, truncation_align_size)
 
     def budget_state(self) -> Any:

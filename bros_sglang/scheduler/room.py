@@ -1,4 +1,4 @@
-"""KV room between the classes: what best-effort admission may take, and who gives way to real-time requests."""
+"""KV room between the classes: what best-effort admission may take, and who gives way."""
 
 from __future__ import annotations
 
@@ -75,7 +75,16 @@ class Room:
 
     # -- preemption
 
-    def victims(self, reqs: Sequence[Any], reserved: Sequence[int], *, tokens: int, slots: int, now_s: float, tree: Any) -> list[Any]:
+    def victims(
+        self,
+        reqs: Sequence[Any],
+        reserved: Sequence[int],
+        *,
+        tokens: int,
+        slots: int,
+        now_s: float,
+        tree: Any,
+    ) -> list[Any]:
         """Choose best-effort requests to preempt for so many tokens and slots; none if all do not suffice.
 
         `reserved` is what admission keeps for each one's further output.

@@ -17,9 +17,9 @@ class BrosSchedulePolicy(SchedulePolicy):  # type: ignore[misc] # SGLang is unty
 
     def calc_priority(
         self,
-        waiting_queue: list[Any],  # noqa: ARG002
-        running_batch: Any = None,  # noqa: ARG002
-        processed_tokens: int = 0,  # noqa: ARG002
+        waiting_queue: list[Any],
+        running_batch: Any = None,
+        processed_tokens: int = 0,
     ) -> None:
         """Leave the order alone (see `policies/waiting.py`)."""
 

@@ -2,15 +2,15 @@
 
 One pass (`get_next_batch_to_run`): parked rows come back; `_should_defer_prefill` plans the step from
 deadlines and predicted times; a best-effort prefill in flight gives way to waiting real-time requests;
-`get_new_batch_prefill` shows SGLang's admission loop the front of the queue; rows that the plan leaves out are
-parked. Everything else is SGLang's own loop.
+`get_new_batch_prefill` shows SGLang's admission loop the front of the queue; rows that the plan leaves out
+are parked. Everything else is SGLang's own loop.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sglang.srt.managers.scheduler_components.invariant_checker import Scheduler
 from sglang.srt.mem_cache.common import match_kv_cache
 
 from bros_sglang import launch_args
+from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
 from bros_sglang.policies.slack import next_token_due
@@ -43,7 +44,7 @@ class _InvariantChecker(SchedulerInvariantChecker):  # type: ignore[misc] # SGLa
     get_parked_reqs: Any = None
 
     def _requests_owning_rows(self) -> list[Any]:
-        owners = super()._requests_owning_rows()
+        owners: list[Any] = super()._requests_owning_rows()
         known = {id(req) for req in owners}
         return owners + [req for req in self.get_parked_reqs() if id(req) not in known and req.kv.holds_kv]
 
@@ -69,12 +70,18 @@ class _StampedEvent:
 class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     """The scheduler of a server that runs `--policy bros`."""
 
+    # SGLang's attributes that are rebound here.
+    chunked_req: Any
+    invariant_checker: Any
+    schedule_policy: Any
+
     # -- construction ---------------------------------------------------------------------------------
 
     def __init__(self, server_args: Any, port_args: Any, *args: Any, **kwargs: Any) -> None:
         self.bros_settings: BrosSettings = launch_args.settings_of(server_args)
         self.clock = AgreedClock()
         self.meter = StepMeter(_step_time_model(self.bros_settings))
+        self._aimd = AimdCap()
         self.room = Room(self.bros_settings)
         self.plan: Plan = _NO_PLAN
         self.decisions = DecisionRing(self.bros_settings.decision_records)
@@ -102,6 +109,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             arrival_guard_s=self.bros_settings.ttft_ms * self.bros_settings.arrival_guard / 1e3,
             margin_bands=self.bros_settings.margin_bands,
             fixed_margin_s=self.bros_settings.fixed_margin_ms / 1e3,
+            sizing=self.bros_settings.batch_sizing,
+            row_cap=128 if self.bros_settings.batch_sizing == "aimd" else 1 << 30,
             min_be_chunk_tokens=self.bros_settings.min_be_chunk_tokens,
             min_rt_chunk_tokens=max(self.bros_settings.min_rt_chunk_tokens, self.page_size),
         )
@@ -118,7 +127,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         chosen, self.schedule_policy = self.schedule_policy, "fcfs"
         super().init_schedule_policy()
         self.schedule_policy = chosen
-        self.policy = BrosSchedulePolicy(chosen, self.tree_cache, self.enable_hierarchical_cache, False, False)
+        self.policy = BrosSchedulePolicy(
+            chosen, self.tree_cache, self.enable_hierarchical_cache, False, False
+        )
         # Lets a pass ask for a seat while all are taken; PrefillAdder.preempt_to_schedule answers.
         self.enable_priority_preemption = True
 
@@ -143,7 +154,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         return messages
 
     def _is_idle(self) -> bool:
-        """Say whether there is nothing to decide: then no tick is sent, and SGLang counts the pass as idle."""
+        """Say whether there is nothing to decide: then no tick is sent, and the pass counts as idle."""
         return (
             self.last_batch is None
             and self.chunked_req is None
@@ -211,10 +222,15 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             self._give_up_chunk()
         view = self._view(running_batch)
         self.plan = plan_step(view, self.meter.model, self.limits)
+        if self.limits.sizing == "aimd":
+            cap = self._aimd.update(binds=self.plan.predicted_s > self.plan.time_limit_s)
+            self.limits = replace(self.limits, row_cap=cap)
         self._note_plan(view, self.plan)
         self.policy.chunk_limit = None
         if self.chunked_req is not None:
-            share = self.plan.rt_prefill_tokens if self.chunked_req.bros.is_rt else self.plan.be_prefill_tokens
+            share = (
+                self.plan.rt_prefill_tokens if self.chunked_req.bros.is_rt else self.plan.be_prefill_tokens
+            )
             self.policy.chunk_limit = share // self.page_size * self.page_size
             if self.policy.chunk_limit == 0:
                 return not running_batch.is_empty() or self._force_chunk()
@@ -316,7 +332,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         return result
 
     def update_running_batch(self, batch: Any) -> Any:
-        """Make room for a decode step: park what the plan leaves out, preempt best-effort where tokens lack."""
+        """Make room for a decode step: park what the plan leaves out, preempt where tokens lack."""
         self._park_rows(batch)
         if not batch.check_decode_mem():
             self._preempt_for_decode(batch)
@@ -419,16 +435,26 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             self.parked = None
 
     def _preempt_for_decode(self, batch: Any) -> None:
-        """Preempt best-effort rows until the others' next tokens fit; SGLang retracts real-time rows after."""
+        """Preempt best-effort rows until the others' next tokens fit; SGLang retracts after that."""
         batches = [batch] if self.parked is None else [self.parked, batch]
         while not batch.check_decode_mem():
             reqs = [req for rows in batches for req in self._preemptible(rows)]
             if len(batch.reqs) == 1 and batch.reqs[0] in reqs:
                 reqs.remove(batch.reqs[0])  # somebody has to run
-            needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
-            chosen = self.room.victims(
-                reqs, [0] * len(reqs), tokens=max(needed, 1), slots=0, now_s=self.clock.now_s, tree=self.tree_cache
-            ) or reqs[:1]
+            needed = (
+                batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
+            )
+            chosen = (
+                self.room.victims(
+                    reqs,
+                    [0] * len(reqs),
+                    tokens=max(needed, 1),
+                    slots=0,
+                    now_s=self.clock.now_s,
+                    tree=self.tree_cache,
+                )
+                or reqs[:1]
+            )
             if not chosen:
                 return
             for req in chosen:
@@ -503,7 +529,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             decision.mode = "decode"
             return
         decision.mode = "mixed" if shape.decode_rows else "prefill"
-        for req, new in zip(batch.reqs[: len(batch.reqs) - shape.decode_rows], batch.extend_lens, strict=False):
+        for req, new in zip(
+            batch.reqs[: len(batch.reqs) - shape.decode_rows], batch.extend_lens, strict=False
+        ):
             if req.bros.is_rt:
                 decision.rt_admitted.append(req.rid)
                 decision.rt_prefilled += new

@@ -55,7 +55,9 @@ def test_a_first_token_deadline_limits_what_is_lent() -> None:
 
 
 def test_a_lost_deadline_lends_nothing() -> None:
-    view = replace(IDLE, rt_prefills=[RtPrefill(99.0, 1000, 0)], be_prefill_tokens=10_000, be_rows=20, be_context=10)
+    view = replace(
+        IDLE, rt_prefills=[RtPrefill(99.0, 1000, 0)], be_prefill_tokens=10_000, be_rows=20, be_context=10
+    )
     plan = plan_step(view, MODEL, LIMITS)
     assert plan.lost == (0,)
     assert plan.bound is Bound.OVERLOAD
@@ -88,7 +90,12 @@ def test_decode_rows_come_before_prefill() -> None:
 
 def test_late_decodes_do_not_stop_real_time_prefill() -> None:
     view = replace(
-        IDLE, rt_prefills=[RtPrefill(101.0, 4000, 0)], rt_rows=5, rt_context=50, rt_next_due_s=90.0, rt_tightest_tpot_s=0.02
+        IDLE,
+        rt_prefills=[RtPrefill(101.0, 4000, 0)],
+        rt_rows=5,
+        rt_context=50,
+        rt_next_due_s=90.0,
+        rt_tightest_tpot_s=0.02,
     )
     plan = plan_step(view, MODEL, LIMITS)
     assert plan.rt_prefill_tokens >= LIMITS.min_rt_chunk_tokens

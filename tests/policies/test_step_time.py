@@ -34,7 +34,8 @@ def test_it_learns_steps_and_shrugs_off_pauses() -> None:
     model = _taught()
     rng = random.Random(2)
     errors = sorted(
-        abs(model.predict(shape) / TRUE.predict(shape) - 1) for shape in (_random_shape(rng) for _ in range(200))
+        abs(model.predict(shape) / TRUE.predict(shape) - 1)
+        for shape in (_random_shape(rng) for _ in range(200))
     )
     assert errors[100] < 0.05
     assert errors[190] < 0.15

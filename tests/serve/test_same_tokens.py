@@ -74,9 +74,8 @@ def stock_outputs(start_server: StartServer) -> dict[str, list[int]]:
         (),
         ("--page-size", "16"),
         ("--disable-overlap-schedule",),
-        ("--no-bros-mixed-chunk",),
     ],
-    ids=["overlap", "pages of 16", "no overlap", "no mixed chunks"],
+    ids=["overlap", "pages of 16", "no overlap"],
 )
 def test_outputs_equal_stock(
     start_server: StartServer, stock_outputs: dict[str, list[int]], flags: tuple[str, ...]
@@ -113,7 +112,9 @@ def test_a_request_preempted_many_times_ends_with_the_same_tokens(
         async with httpx.AsyncClient(timeout=240.0, trust_env=False) as client:
             alone = (await client.post(f"{server.url}/generate", json=victim)).json()
             await client.post(f"{server.url}/flush_cache")
-            disturbed = asyncio.create_task(client.post(f"{server.url}/generate", json=victim | {"rid": "be-again"}))
+            disturbed = asyncio.create_task(
+                client.post(f"{server.url}/generate", json=victim | {"rid": "be-again"})
+            )
             for index in range(40):
                 if disturbed.done():
                     break
