@@ -106,7 +106,8 @@ class Lane:
     def answered(self) -> None:
         """Note an answer that shows the server at work (a 4xx is one)."""
         self.failures_in_a_row = 0
-        self.failing_since_s = None
+        # A last answer may come after a connection was refused: then it is away from now on.
+        self.failing_since_s = None if self._probing is None else self._clock()
 
     def succeeded(self, sent_s: float, work_tokens: int) -> None:
         """Note a completion."""
@@ -137,10 +138,12 @@ class Lane:
             self._probing = asyncio.create_task(self._probe())
 
     def hopeless(self, now_s: float, give_up_s: float) -> bool:
-        """Tell whether nothing was answered for `give_up_s` and nothing older is still being worked on."""
+        """Tell whether nothing was answered for `give_up_s`: it is away, or works on nothing older."""
         since_s = self.failing_since_s
         if since_s is None or now_s - since_s < give_up_s:
             return False
+        if not self.up.is_set():
+            return True
         oldest_s = next(iter(self._in_flight.values()), now_s)
         return oldest_s > since_s
 

@@ -242,6 +242,8 @@ class Runner:
                         "run the same command again when it is back"
                     )
                 )
+                for task in self._tasks:  # nobody is there to answer them
+                    task.cancel()
                 return
 
     async def _watch_disk(self) -> None:
