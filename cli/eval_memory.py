@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path  # noqa: TC003 (typer reads the annotations)
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,10 +136,10 @@ def _locality(
     rows = _locality_rows(results, pool, page_size, device, layers)
     table = Table(title=f"After {steps:,} steps of churn in {pool:,} tokens, page size {page_size}")
     table.add_column("")
-    for variant in results:
-        table.add_column(variant, justify="right")
+    for name in results:
+        table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(row["measure"], *(f"{row[variant]:,.2f}" for variant in results))
+        table.add_row(row["measure"], *(f"{row[name]:,.2f}" for name in results))
     Console().print(table)
     if picture is not None:
         from bros_sglang.evals.memory.picture import draw_occupancy

@@ -137,8 +137,11 @@ class Churn:
             self._running.append(req)
             return True
 
-    def _preempt_one(self) -> bool:
+    def _preempt_one(self, *, rt_too: bool = False) -> bool:
+        """Preempt the youngest best-effort request; with `rt_too` a real-time one if there is none."""
         victims = [req for req in self._running if class_of(req) is RequestClass.BE]
+        if not victims and rt_too and len(self._running) > 1:
+            victims = self._running
         if not victims:
             return False
         victim = victims[-1]
@@ -156,7 +159,7 @@ class Churn:
                 self.driver.decode(self._running, [self._rng.randrange(1 << 20) for _ in self._running])
                 break
             except OutOfKVError:
-                if not self._preempt_one():
+                if not self._preempt_one(rt_too=True):
                     raise
         self.result.computed_tokens += len(self._running)
         ended = [req for req in self._running if len(req.output_ids) > self._output[req.rid]]
