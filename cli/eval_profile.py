@@ -37,12 +37,10 @@ def profile(
     steps: Annotated[
         Path | None, typer.Option(help="Fit recorded steps (a steps.jsonl) instead of starting a server.")
     ] = None,
-    blocking: Annotated[  # noqa: FBT002 (typer)
+    blocking: Annotated[
         bool, typer.Option("--blocking", help="With --steps: they were recorded on a CPU.")
     ] = False,
-    overwrite: Annotated[  # noqa: FBT002 (typer)
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:
     """Record the passes of a server, stock or bros, and fit the replay's step-time model to them."""
     console = Console(stderr=True)

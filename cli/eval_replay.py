@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 (typer reads the annotations)
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +46,9 @@ def replay(
     step_time: Annotated[
         str, typer.Option(help="roofline, a named preset, or a file that `bros eval profile` wrote.")
     ] = "roofline",
+    step_jitter: Annotated[
+        float, typer.Option(help="Relative spread of pass times, such as 0.05; the same in every run.")
+    ] = 0.0,
     pool_tokens: Annotated[
         int | None, typer.Option(help="KV pool; by default what the GPU's memory leaves.")
     ] = None,
@@ -66,15 +69,13 @@ def replay(
         float, typer.Option(help="CPU time charged per pass (hidden behind the device under overlap).")
     ] = 300.0,
     jobs: Annotated[int, typer.Option(help="Replays at a time; each takes one core.", min=1)] = 1,
-    sweep: Annotated[  # noqa: FBT002 (typer)
+    sweep: Annotated[
         bool, typer.Option("--sweep", help="Run the stock policies at five chunk sizes, mixed and not.")
     ] = False,
     flag: Annotated[
         list[str] | None, typer.Option(help="[POLICY:]FLAG=VALUE of `sglang serve`; repeatable.")
     ] = None,
-    overwrite: Annotated[  # noqa: FBT002 (typer)
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:
     """Replay one workload under several schedulers in virtual time.
 
@@ -91,6 +92,7 @@ def replay(
         gpu=gpu,
         tp=tp,
         step_time=step_time,
+        step_jitter=step_jitter,
         pool_tokens=pool_tokens,
         max_running_requests=max_running_requests,
         context_length=context_length,

@@ -34,9 +34,7 @@ def validate(
     policies: Annotated[str, typer.Option(help="Policies to compare, separated by commas.")] = "fcfs,bros",
     seconds: Annotated[float, typer.Option(help="Length of each measured run.", min=5.0)] = 40.0,
     rounds: Annotated[int, typer.Option(help="Measured runs per workload; medians are compared.", min=1)] = 3,
-    overwrite: Annotated[  # noqa: FBT002 (typer)
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:
     """Serve a tiny model on this machine's CPU, replay the same requests, and compare.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bros_sglang.evals.replay.job import ReplayJob
 from bros_sglang.evals.replay.policies import PolicySpec, policy_spec
 from bros_sglang.evals.step_time.gpus import gpu_preset
+from bros_sglang.evals.step_time.jitter import JitteredStepTime
 from bros_sglang.evals.step_time.presets import step_time_model
 from bros_sglang.evals.step_time.roofline import RooflineStepTime
 from bros_sglang.evals.step_time.shapes import model_shape
@@ -42,6 +43,7 @@ class CompareOptions:
     gpu: str = "h200"
     tp: int = 1
     step_time: str = "roofline"
+    step_jitter: float = 0.0
     pool_tokens: int | None = None
     max_running_requests: int = 256
     context_length: int | None = None
@@ -67,6 +69,8 @@ def jobs_for(options: CompareOptions) -> list[ReplayJob]:
     _check_numbers(options)
     specs = [policy_spec(name) for name in options.policies]
     step_time = step_time_model(options.step_time, model=options.model, gpu=options.gpu, tp=options.tp)
+    if options.step_jitter:
+        step_time = JitteredStepTime(step_time, options.step_jitter, options.seed)
     pool_tokens = options.pool_tokens or _pool_of(options)
     rt, be = _workloads(options, specs)
     needed = 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bros_sglang.evals.step_time.gpus import gpu_preset
+from bros_sglang.evals.step_time.jitter import JitteredStepTime
 from bros_sglang.evals.step_time.linear import LinearCoefficients, LinearStepTime, StepTimeFileError
 from bros_sglang.evals.step_time.presets import AFFINE, AFFINE_NAME, step_time_model
 from bros_sglang.evals.step_time.roofline import RooflineStepTime
@@ -144,3 +146,16 @@ def test_a_hugging_face_configuration_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"hidden_size": 64}')
     with pytest.raises(UnknownPresetError, match="num_attention_heads"):
         model_shape(str(tmp_path))
+
+
+def test_jitter_keeps_the_mean_and_repeats() -> None:
+    step = decode(10, 1000)
+    runs = []
+    for _ in range(2):
+        model = JitteredStepTime(AFFINE, 0.1, seed=4)
+        runs.append([model.step_s(step) / AFFINE.step_s(step) for _ in range(4000)])
+    assert runs[0] == runs[1]
+    assert sum(runs[0]) / 4000 == pytest.approx(1.0, abs=0.01)
+    assert statistics.stdev(runs[0]) == pytest.approx(0.1, abs=0.01)
+    with pytest.raises(ValueError, match="below 1"):
+        JitteredStepTime(AFFINE, 1.5)
