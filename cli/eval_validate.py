@@ -59,6 +59,8 @@ def validate(
         raise typer.Exit(2) from error
     rows = [row for comparison in comparisons for row in comparison.rows()]
     console.print(_table(rows))
+    stalled = max(comparison.stalled_share for comparison in comparisons)
+    console.print(f"time in passes that the machine held up: up to {stalled:.1%}", highlight=False)
     off = sum(not row["within"] for row in rows)
     console.print(f"{len(rows) - off} of {len(rows)} figures within {TOLERANCE:.0%}", highlight=False)
     raise typer.Exit(1 if off else 0)
@@ -68,14 +70,15 @@ def _write(out: Path, comparisons: Sequence[Comparison]) -> None:
     rows = [row for comparison in comparisons for row in comparison.rows()]
     results = [
         {
-            "policy": c.policy,
-            "load": c.load.name,
-            "rt": c.load.rt,
-            "be": c.load.be,
-            "live": c.live,
-            "replay": c.replay,
+            "policy": comparison.policy,
+            "load": comparison.load.name,
+            "rt": comparison.load.rt,
+            "be": comparison.load.be,
+            "stalled_share": comparison.stalled_share,
+            "live": comparison.live,
+            "replay": comparison.replay,
         }
-        for c in comparisons
+        for comparison in comparisons
     ]
     text = orjson.dumps({"figures": rows, "results": results}, option=orjson.OPT_INDENT_2)
     (out / "validation.json").write_bytes(text + b"\n")

@@ -25,7 +25,7 @@ from bros_sglang.evals.replay.arrivals import Tagging
 from bros_sglang.evals.replay.job import ReplayFailedError, ReplayJob
 from bros_sglang.evals.replay.policies import PolicySpec
 from bros_sglang.evals.replay.processes import run_jobs
-from bros_sglang.evals.step_time.fit import fit_steps
+from bros_sglang.evals.step_time.fit import OUTLIER_FACTOR, durations, fit_steps
 from bros_sglang.evals.step_time.profile import fitted, load_in_phases, recording_command
 from bros_sglang.evals.step_time.record import read_steps
 from bros_sglang.evals.step_time.recording_server import RECORD_ENV
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from bros_sglang.evals.metrics.record import RequestRecord
     from bros_sglang.evals.step_time.linear import LinearStepTime
+    from bros_sglang.evals.step_time.record import RecordedStep
 
 WARMUP_S = 5.0
 TOLERANCE = 0.15
@@ -83,6 +84,7 @@ class Comparison:
     live: dict[str, Any]
     replay: dict[str, Any]
     replay_own_steps: dict[str, Any]  # replayed with a model fitted to the measured run's own passes
+    stalled_share: float  # of the measured time, in passes that took over four times what the model says
     live_records: Sequence[RequestRecord]
     replay_records: Sequence[RequestRecord]
 
@@ -180,11 +182,20 @@ def validate_policy(
                 median_result([outcome.result for outcome, _ in mine]),
                 compute_result(replayed),
                 compute_result(own_replayed),
+                stalled_share(own_steps, profile.model),
                 mine[0][0].run.rt,
                 replayed.rt,
             )
         )
     return comparisons
+
+
+def stalled_share(steps: Sequence[RecordedStep], model: LinearStepTime) -> float:
+    """Return the share of time in passes that the machine held up: above a few percent, it is not quiet."""
+    passes = durations(steps, blocking=model.blocking)
+    total_s = sum(seconds for _, seconds in passes)
+    stalled_s = sum(seconds for step, seconds in passes if seconds > OUTLIER_FACTOR * model.step_s(step))
+    return stalled_s / total_s if total_s else 0.0
 
 
 def _replayed(
