@@ -164,7 +164,7 @@ class Ledger:
                 self._fail(error)
         self._emptied.set()
 
-    def _write(self, batches: list[tuple[_Appender, list[bytes]]], sync: bool) -> None:  # noqa: FBT001
+    def _write(self, batches: list[tuple[_Appender, list[bytes]]], sync: bool) -> None:
         for appender, lines in batches:
             appender.write(lines)
         if sync:

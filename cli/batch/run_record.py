@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from bros_sglang._version import __version__
 from bros_sglang.cli.batch.atomic_file import replacing
-from bros_sglang.cli.batch.fingerprint import InputFingerprint  # noqa: TC001 (pydantic reads it)
+from bros_sglang.cli.batch.fingerprint import InputFingerprint
 from bros_sglang.cli.batch.problem import RefusedError
-from bros_sglang.cli.batch.settings import RunSettings  # noqa: TC001 (pydantic reads it)
+from bros_sglang.cli.batch.settings import RunSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -78,7 +78,7 @@ def expand(inputs: Sequence[str], forced: Format | None = None) -> list[Source]:
             path = source.path
             if path is None or path in found:
                 continue
-            label = os.path.relpath(path.absolute(), base)
+            label = os.path.relpath(_absolute(path), base)
             found[path] = Source(
                 len(found),
                 path,
@@ -154,8 +154,13 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _common_folder(items: Sequence[Path]) -> Path:
-    folders = {item.absolute() if item.is_dir() else item.absolute().parent for item in items}
+    folders = {_absolute(item) if item.is_dir() else _absolute(item).parent for item in items}
     return Path(os.path.commonpath(folders))
+
+
+def _absolute(path: Path) -> Path:
+    """Take `..` out, but follow no links: a link's own name is what the user knows."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _by_suffix(path: Path) -> Format | None:
