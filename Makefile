@@ -3,7 +3,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-TINY := .models/tiny
 
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
@@ -29,11 +28,8 @@ $(READY): requirements/cpu.txt requirements/cpu-constraints.txt requirements/sgl
 
 setup: $(READY)
 
-$(TINY)/config.json: | $(READY)
-	@$(VENV)/bin/bros model tiny $(TINY)
-
-demo: $(READY) $(TINY)/config.json
-	@$(VENV)/bin/bros demo --model $(TINY)
+demo: $(READY)
+	@$(VENV)/bin/bros demo
 
 test: $(READY)
 	@$(PY) -m pytest
