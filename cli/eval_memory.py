@@ -164,12 +164,13 @@ def _locality_rows(
         for name in ("finished", "preemptions", "computed_tokens", "redone_tokens"):
             measures.setdefault(name.replace("_", " "), {})[variant] = float(getattr(result, name))
     # Width of one layer's keys and values: 8 heads of 128, as in Llama 3 8B.
-    kv = torch.zeros((layers, pool + page_size, 2 * 8 * 128), dtype=torch.float16, device=device)
-    for variant, result in results.items():
-        times = copy_times(kv, result.victims[-32:])
-        measures.setdefault(f"copy of a best-effort request to host, scattered, ms ({device})", {})[
-            variant
-        ] = times.scattered_ms
-        measures.setdefault(f"the same, in runs, ms ({device})", {})[variant] = times.in_runs_ms
-        measures.setdefault("the same, megabytes", {})[variant] = times.megabytes
+    kv = torch.ones((layers, pool + page_size, 2 * 8 * 128), dtype=torch.float16, device=device)
+    victims = {variant: result.victims[-32:] for variant, result in results.items() if result.victims}
+    if len(victims) == len(results):
+        for variant, times in copy_times(kv, victims).items():
+            measures.setdefault(f"copy of a best-effort request to host, scattered, ms ({device})", {})[
+                variant
+            ] = times.scattered_ms
+            measures.setdefault(f"the same, in runs, ms ({device})", {})[variant] = times.in_runs_ms
+            measures.setdefault("the same, megabytes", {})[variant] = times.megabytes
     return [{"measure": name, **values} for name, values in measures.items()]

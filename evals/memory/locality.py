@@ -1,7 +1,7 @@
 """How contiguous a request's KV slots are, and what copying them to host memory costs."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -51,28 +51,38 @@ class CopyTimes(NamedTuple):
     megabytes: float
 
 
-def copy_times(kv: torch.Tensor, requests: Sequence[torch.Tensor], repeats: int = 5) -> CopyTimes:
-    """Time both ways for each request, in turn.
+def copy_times(
+    kv: torch.Tensor, requests: Mapping[str, Sequence[torch.Tensor]], repeats: int = 5
+) -> dict[str, CopyTimes]:
+    """Time both ways for each request, label by label in turn, so that a noisy moment hits all alike.
 
-    kv: (layers, slots, width), on the device to measure. requests: slot tensors (int64). Device copies go
-    to pinned memory and are waited for.
+    kv: (layers, slots, width), on the device to measure; its memory must have been touched. requests: label
+    -> slot tensors (int64, none empty). Device copies go to pinned memory and are waited for.
     """
     on_gpu = kv.device.type == "cuda"
-    most = max(slots.numel() for slots in requests)
+    most = max(slots.numel() for group in requests.values() for slots in group)
     layers, _, width = kv.shape
-    host = torch.empty((layers, most, width), dtype=kv.dtype, pin_memory=on_gpu)
-    scattered, in_runs = [], []
-    for slots in requests:
-        index = slots.to(kv.device)
-        runs = runs_of(slots)
+    host = torch.ones((layers, most, width), dtype=kv.dtype, pin_memory=on_gpu)
+    seconds: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in requests}
+    for position in range(max(len(group) for group in requests.values())):
+        prepared = {
+            label: (group[position].to(kv.device), runs_of(group[position]))
+            for label, group in requests.items()
+            if position < len(group)
+        }
         for _ in range(repeats):
-            scattered.append(_timed(_copy_scattered, kv, index, host))
-            in_runs.append(_timed(_copy_runs, kv, runs, host))
+            for label, (index, runs) in prepared.items():
+                seconds[label][0].append(_timed(_copy_scattered, kv, index, host))
+                seconds[label][1].append(_timed(_copy_runs, kv, runs, host))
     row_bytes = layers * width * kv.element_size()
-    mean_tokens = statistics.fmean(slots.numel() for slots in requests)
-    return CopyTimes(
-        statistics.median(scattered) * 1e3, statistics.median(in_runs) * 1e3, mean_tokens * row_bytes / 1e6
-    )
+    return {
+        label: CopyTimes(
+            statistics.median(scattered) * 1e3,
+            statistics.median(in_runs) * 1e3,
+            statistics.fmean(slots.numel() for slots in requests[label]) * row_bytes / 1e6,
+        )
+        for label, (scattered, in_runs) in seconds.items()
+    }
 
 
 def _copy_scattered(kv: torch.Tensor, index: torch.Tensor, host: torch.Tensor) -> None:

@@ -6,16 +6,14 @@ import statistics
 from collections.abc import Callable, Iterator
 from itertools import count
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from sglang.srt.mem_cache.base_prefix_cache import EvictParams, InsertParams, MatchPrefixParams
 from sglang.srt.mem_cache.radix_cache import RadixKey
 
 from bros_sglang.evals.memory.pool_driver import VARIANTS, PoolDriver, Variant, make_allocator
 from bros_sglang.request_class import RequestClass
-
-if TYPE_CHECKING:
-    import torch
 
 SIZES = (1, 8, 64, 512, 1024, 4096, 8192)
 _CHURN_CHUNK = 4096
@@ -93,13 +91,48 @@ def allocator_timings(pool: int, repeats: int, page_size: int, seed: int = 0) ->
         for variant in VARIANTS:
             yield _row(f"{prefix}alloc", size, variant, alloc_ns[variant])
             yield _row(f"{prefix}free", size, variant, free_ns[variant])
-    yield from _mixed_timings(allocators["bros"], prefix, repeats, page_size)
-
-
-def _mixed_timings(allocator: Any, prefix: str, repeats: int, page_size: int) -> Iterator[Timing]:
-    """Time what stock has no counterpart of: declaring a batch, and a decode step of both classes."""
     if page_size > 1:
-        return
+        yield from _paged_timings(allocators, prefix, repeats, page_size)
+    else:
+        yield from _mixed_timings(allocators["bros"], repeats)
+
+
+def _paged_timings(
+    allocators: dict[Variant, Any], prefix: str, repeats: int, page_size: int
+) -> Iterator[Timing]:
+    """Time alloc_extend of one new request, and alloc_decode where one row in `page_size` needs a page."""
+    none_before, no_slot = torch.zeros(1, dtype=torch.int64), torch.full((1,), -1, dtype=torch.int64)
+    for size in SIZES:
+        after = torch.tensor([size], dtype=torch.int64)
+        times: dict[Variant, list[int]] = {variant: [] for variant in VARIANTS}
+        for repeat in range(repeats):
+            for variant in VARIANTS if repeat % 2 else VARIANTS[::-1]:
+                allocator = allocators[variant]
+                with _declared(allocator, repeat % 4 < 2, size):
+                    ns, slots = _timed(
+                        allocator.alloc_extend, none_before, none_before, after, after, no_slot, size
+                    )
+                times[variant].append(ns)
+                allocator.free_segment(slots, start_pos=0)
+        for variant in VARIANTS:
+            yield _row(f"{prefix}alloc_extend", size, variant, times[variant])
+    for rows in (8, 64, 256):
+        lengths = torch.arange(rows, dtype=torch.int64) % page_size + page_size + 1
+        last = (torch.arange(rows, dtype=torch.int64) + 1) * page_size + (lengths - 2) % page_size
+        times = {variant: [] for variant in VARIANTS}
+        for repeat in range(repeats):
+            for variant in VARIANTS if repeat % 2 else VARIANTS[::-1]:
+                allocator = allocators[variant]
+                with _declared(allocator, repeat % 4 < 2, rows):
+                    ns, slots = _timed(allocator.alloc_decode, lengths, lengths, last)
+                times[variant].append(ns)
+                allocator.free_page_ids(slots[lengths % page_size == 1] // page_size)
+        for variant in VARIANTS:
+            yield _row(f"{prefix}alloc_decode", rows, variant, times[variant])
+
+
+def _mixed_timings(allocator: Any, repeats: int) -> Iterator[Timing]:
+    """Time what stock has no counterpart of: declaring a batch, and a decode step of both classes."""
     for rows in (8, 64, 256):
         flags, ones = [index % 2 == 0 for index in range(rows)], [1] * rows
         declare_ns, alloc_ns = [], []
@@ -112,8 +145,8 @@ def _mixed_timings(allocator: Any, prefix: str, repeats: int, page_size: int) ->
             declare_ns.append(entered - start + perf_counter_ns() - done)
             alloc_ns.append(done - entered)
             allocator.free(slots)
-        yield _row(f"{prefix}declare_alternating_rows", rows, "bros", declare_ns)
-        yield _row(f"{prefix}alloc_alternating_rows", rows, "bros", alloc_ns)
+        yield _row("declare_alternating_rows", rows, "bros", declare_ns)
+        yield _row("alloc_alternating_rows", rows, "bros", alloc_ns)
 
 
 def _prompts(seed: int) -> Iterator[list[int]]:

@@ -6,7 +6,14 @@ from typer.testing import CliRunner
 
 from bros_sglang.cli.eval_memory import app
 from bros_sglang.evals.memory.churn import Churn, ChurnLoad, run_churn
-from bros_sglang.evals.memory.locality import Run, copy_times, locality_of, runs_of
+from bros_sglang.evals.memory.locality import (
+    Run,
+    _copy_runs,
+    _copy_scattered,
+    copy_times,
+    locality_of,
+    runs_of,
+)
 from bros_sglang.evals.memory.pool_driver import PoolDriver
 from bros_sglang.memory.integrity import check_integrity
 from bros_sglang.request_class import RequestClass
@@ -25,7 +32,16 @@ def test_runs_are_groups_of_neighbours_in_any_order():
 
 def test_both_copies_bring_the_same_kv():
     kv = torch.arange(2 * 50 * 3, dtype=torch.float32).view(2, 50, 3)
-    times = copy_times(kv, [torch.tensor([5, 6, 7, 20])], repeats=1)
+    slots = torch.tensor([20, 5, 7, 6])
+    scattered, in_runs = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)
+    _copy_scattered(kv, slots, scattered)
+    _copy_runs(kv, runs_of(slots), in_runs)
+    assert torch.equal(scattered[:, slots.argsort()], in_runs)
+
+
+def test_copy_times_are_reported_per_label():
+    kv = torch.arange(2 * 50 * 3, dtype=torch.float32).view(2, 50, 3)
+    times = copy_times(kv, {"a": [torch.tensor([5, 6, 7, 20])], "b": [torch.tensor([1])] * 2}, repeats=1)["a"]
     assert times.megabytes == pytest.approx(4 * 2 * 3 * 4 / 1e6)
     assert times.scattered_ms > 0 < times.in_runs_ms
 
