@@ -17,6 +17,7 @@ from bros_sglang.request_class import RequestClass, class_of
 MERGE_WHEN_STAGED_SHARE = 8
 # With less than this share (1/n) of the pool free, sorting the free pages beats going through all marks.
 _SORT_BELOW_SHARE = 16
+_MOST_STAGED_TENSORS = 512  # a pool freed a page at a time must not end as a million little tensors
 
 
 class Frontiers(NamedTuple):
@@ -121,14 +122,14 @@ class TwoEndedFreeList:
         marks = self._marks
         if marks is None:
             marks = torch.zeros(self._num_listed + 1, dtype=torch.bool, device=self.free_pages.device)
-            marks[self.free_pages] = True
+            marks.index_fill_(0, self.free_pages, True)
         else:
             # Since the last listing pages were taken from its two ends, and nowhere else.
             taken_low = self.pages_allocated_be - self._be_at_listing
             left = taken_low + len(self.free_pages)
-            marks[self._last_listing[:taken_low]] = False
-            marks[self._last_listing[left:]] = False
-        marks[torch.cat(self.staged_pages)] = True
+            marks.index_fill_(0, self._last_listing[:taken_low], False)
+            marks.index_fill_(0, self._last_listing[left:], False)
+        marks.index_fill_(0, torch.cat(self.staged_pages), True)
         if marks.device.type == "cpu":
             self.free_pages = torch.from_numpy(np.flatnonzero(marks.numpy()))
         else:
@@ -141,6 +142,8 @@ class TwoEndedFreeList:
         """Take back pages. Copied: callers pass views of rows and node values that they go on to reuse."""
         self.staged_pages.append(page_ids.to(torch.int64, copy=True))
         self.num_staged_pages += page_ids.numel()
+        if len(self.staged_pages) >= _MOST_STAGED_TENSORS:
+            self.staged_pages = [torch.cat(self.staged_pages)]
 
     def ensure_sorted(self, num_pages: int) -> bool:
         """Merge if that is due; whether `num_pages` can then be taken."""

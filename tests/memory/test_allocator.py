@@ -161,3 +161,28 @@ def test_sorted_merge_without_compaction_agrees():
                 if slots is not None:
                     mine.append(slots)
         assert torch.equal(with_it.free_pages, without.free_pages)
+
+
+def test_pages_freed_one_at_a_time_do_not_pile_up():
+    allocator = make_allocator(20_000, 1)
+    slots = allocator.alloc(10_000)
+    for slot in slots[:1500].split(1):
+        allocator.free(slot)
+    assert len(allocator.staged_pages) <= 512
+    assert allocator.available_size() == 11_500
+    allocator.alloc(11_500)
+    assert allocator.available_size() == 0
+
+
+def test_a_failing_allocation_asks_for_what_it_lacks():
+    allocator = make_allocator(64, 4)
+    held = allocator.alloc(48)
+    asked = []
+
+    def reclaim(tokens):
+        asked.append(tokens)
+        allocator.free_segment(held[:tokens], start_pos=0)
+
+    allocator.reclaim = reclaim
+    assert allocator.alloc(24).numel() == 24
+    assert asked == [8]
