@@ -137,17 +137,19 @@ class Corpus:
             built = self.builder.build(row.value, label)
             self._check_model(built)
             custom_params = take_custom_params(built)
-            payload, key = orjson.dumps(built.body), prefix_key(built.body)
         except BadRecordError as error:
             return self._reject(source, row, error.code, str(error), error.custom_id, index)
-        except TypeError as error:
-            return self._reject(source, row, "invalid_body", f"cannot be sent as JSON: {error}", None, index)
         place = place_of(source.index, row.line)
         seen = index.see(id_key(built.custom_id), place)
         if seen.done:
             return None
         if seen.first_place is not None:
             return self._duplicate(source, row, built.custom_id, seen.first_place, index)
+        try:
+            payload, key = orjson.dumps(built.body), prefix_key(built.body)
+        except TypeError as error:  # a value that JSON has no word for, from Parquet
+            reason = f"cannot be sent as JSON: {error}"
+            return Rejected(place, label, "invalid_body", reason, built.custom_id)
         model: str = built.body["model"]
         return BatchRequest(
             place, label, built.custom_id, built.url, payload, key, model, custom_params=custom_params

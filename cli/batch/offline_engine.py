@@ -7,6 +7,7 @@ chat template, parse tool calls and build the answer; only the HTTP layer is lef
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -44,10 +45,14 @@ class EngineBackend:
         except ImportError as error:
             raise RefusedError(_MISSING.format(error=error)) from None
         arguments = {"model_path": self._model, "log_level": "error", "enable_cache_report": True}
+        # Its processes must not hear a terminal's Ctrl-C: what is in flight is to be finished first.
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self._engine = sglang.Engine(**(arguments | self._engine_args))
         except (OSError, ValueError, TypeError, AssertionError) as error:
             raise RefusedError(f"--model {self._model}: {error}") from None
+        finally:
+            signal.signal(signal.SIGINT, heard)
         manager, templates = self._engine.tokenizer_manager, self._engine.template_manager
         self._routes = {
             CHAT_URL: (ChatCompletionRequest, OpenAIServingChat(manager, templates)),

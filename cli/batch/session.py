@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -193,13 +194,16 @@ class _signals:  # noqa: N801 (used as a with-statement)
     def __init__(self, runner: Runner, display: Display) -> None:
         self._runner, self._display = runner, display
         self._loop = asyncio.get_running_loop()
+        # A worker thread of somebody's pipeline hears no signals.
+        heard = threading.current_thread() is threading.main_thread()
+        self._names = (signal.SIGINT, signal.SIGTERM) if heard else ()
 
     def __enter__(self) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in self._names:
             self._loop.add_signal_handler(name, self._on_signal)
 
     def __exit__(self, *_: object) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in self._names:
             self._loop.remove_signal_handler(name)
 
     def _on_signal(self) -> None:
