@@ -12,12 +12,11 @@ from bros_sglang.evals.metrics.write import read_requests
 @pytest.mark.server
 def test_a_real_server_is_started_measured_and_stopped(tmp_path):
     out = tmp_path / "out"
-    args = ["--policies", "rt-alone,fcfs", "--seconds", "4", "--warmup", "1", "--ttft-ms", "5000"]
+    args = ["--policies", "rt-alone,fcfs", "--seconds", "4", "--warmup", "1"]
     result = CliRunner().invoke(live_app, [*args, "--out", str(out)])
     assert result.exit_code == 0, result.output
     alone, mixed = orjson.loads((out / "results.json").read_bytes())
     assert alone["rt"]["finished"] == alone["rt"]["requests"] > 5
-    assert alone["rt"]["attainment"] == 1.0
     assert (alone["be"]["requests"], mixed["be"]["requests"] >= 64) == (0, True)
     for measured in (alone, mixed):
         assert measured["tokens"]["conserved"] is True
