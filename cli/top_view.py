@@ -135,8 +135,8 @@ def _attainment(status: BrosStatus) -> Text:
         ("TPOT", minute.tpot_attainment, targets.tpot_ms),
     ):
         if share is not None:
-            text.append(f" · {name} {share:.1%}" + (f" ≤ {target:g} ms" if target is not None else ""))
-    return text.append(f" · {minute.finished:,} a minute", style="dim")
+            text.append(f" · {name} {share:.1%}" + (f" ≤{target:g} ms" if target is not None else ""))
+    return text.append(f" · {minute.finished:,} done", style="dim")
 
 
 def _slack(status: BrosStatus) -> Text:
@@ -145,11 +145,11 @@ def _slack(status: BrosStatus) -> Text:
     if slack_s is None:
         text.append("no RT in the server", style="dim")
     else:
-        text.append(f"{slack_s * 1000:,.0f} ms to the tightest deadline", style="red" if slack_s < 0 else "")
+        text.append(f"{slack_s * 1000:,.0f} ms to next deadline", style="red" if slack_s < 0 else "")
     lent_s = sum(scheduler.slack.lent_s_total for scheduler in status.schedulers)
     if status.be.oldest_waiting_s is not None:
-        text.append(f" · oldest BE waits {_duration(status.be.oldest_waiting_s)}")
-    return text.append(f" · lent to BE {_duration(lent_s)}", style="dim")
+        text.append(f" · BE waits up to {_duration(status.be.oldest_waiting_s)}")
+    return text.append(f" · lent {_duration(lent_s)}", style="dim")
 
 
 def _kv(scheduler: SchedulerStatus, width: int, *, many: bool) -> list[RenderableType]:
@@ -184,7 +184,7 @@ def _frontiers(cells: Cells, be_frontier: int, rt_frontier: int, width: int) -> 
     rt_at = be_at + cells.free - 1
     be_text, rt_text = f"BE frontier {be_frontier:,}", f"RT frontier {rt_frontier:,}"
     line = [" "] * width
-    be_label = be_at - len(be_text) - 1 if be_at > len(be_text) else be_at + 1
+    be_label = be_at - len(be_text) - 1 if be_at > len(be_text) else be_at + 2
     rt_label = rt_at + 2 if rt_at + 2 + len(rt_text) <= width else rt_at - len(rt_text) - 1
     if rt_label <= be_label + len(be_text) and rt_label + len(rt_text) >= be_label:
         both = f"{be_text} · {rt_text}"
@@ -202,11 +202,9 @@ def _frontiers(cells: Cells, be_frontier: int, rt_frontier: int, width: int) -> 
 def _preemptions(status: BrosStatus) -> Text:
     total = status.preemptions
     text = Text("preempted   ", style="bold")
-    text.append(f"{total.preempted_last_minute:,} last minute · {total.preempted_total:,} in all")
-    return text.append(
-        f" · kept {total.restored_tokens_total:,} tok · recomputed {total.recomputed_tokens_total:,}",
-        style="dim",
-    )
+    text.append(f"{total.preempted_last_minute:,} last min · {total.preempted_total:,} in all")
+    kept, redone = _short(total.restored_tokens_total), _short(total.recomputed_tokens_total)
+    return text.append(f" · {kept} tok kept, {redone} redone", style="dim")
 
 
 def _step_time(status: BrosStatus) -> Text:
@@ -221,7 +219,7 @@ def _step_time(status: BrosStatus) -> Text:
         text.append(f" · error {step.mean_abs_error:.0%}")
         if step.p99_abs_error is not None:
             text.append(f", p99 {step.p99_abs_error:.0%}")
-    return text.append(f" · {step.passes:,} passes a minute", style="dim")
+    return text.append(f" · {step.passes:,} passes/min", style="dim")
 
 
 def _duration(seconds: float) -> str:
@@ -231,3 +229,10 @@ def _duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{minutes} min"
     return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _short(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= 10 * size:
+            return f"{count / size:,.0f} {unit}"
+    return f"{count:,}"
