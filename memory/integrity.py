@@ -22,7 +22,9 @@ def check_integrity(
 
     running: every request that holds a row (running, parked, mid-prefill, in flight); named twice is fine.
     waiting: queued requests, preempted ones included; they must hold nothing but what the tree holds for
-    them. Reads the device: for tests, replay and debugging, between passes and outside free groups.
+    them. Reads the device: for tests, replay and debugging. Call it where a pass begins
+    (`Scheduler.get_next_batch_to_run`), with the requests of the running batch, the last batch and the parked
+    ones, and the one mid-prefill; inside a pass requests are on their way from one to the other.
     """
     if allocator.free_group is not None:
         raise IntegrityError("check_integrity was called inside a free group: frees are still pending")
