@@ -31,8 +31,10 @@ def summary_lines(record: RunRecord, folder: Path) -> list[str]:
     if session is not None and session.seconds:
         lines.append(
             f"this start: {session.finished:,} in {duration(session.seconds)} · "
-            f"{session.requests_per_s:,.1f} requests/s · {session.tokens_per_s:,.0f} tokens/s · "
-            f"client {session.client_cpu_s:,.1f} s CPU, {session.client_peak_mib:,.0f} MiB"
+            f"{session.requests_per_s:,.1f} requests/s · {session.tokens_per_s:,.0f} tokens/s"
+        )
+        lines.append(
+            f"client: {session.client_cpu_s:,.1f} s CPU · {session.client_peak_mib:,.0f} MiB at most"
         )
         if session.retries:
             counted = sorted(session.retries.items(), key=lambda item: -item[1])
@@ -40,8 +42,8 @@ def summary_lines(record: RunRecord, folder: Path) -> list[str]:
         grouping = session.prefix_grouping
         if grouping is not None:
             lines.append(
-                f"prefix grouping: {grouping.as_sent:.0%} of prompt bytes repeat the request before, "
-                f"{grouping.in_input_order:.0%} in the input's order"
+                f"grouping: {grouping.as_sent:.0%} of prompt bytes repeat the request before "
+                f"({grouping.in_input_order:.0%} in input order)"
             )
     if counts.no_longer_in_input:
         lines.append(f"{counts.no_longer_in_input:,} results belong to ids that the input no longer has")
