@@ -90,7 +90,7 @@ def test_two_endpoints(servers, corpus, batch, tmp_path):
     assert done.exit_code == 0, done.output
     output, _, record = results(tmp_path / "out")
     assert sorted(line["custom_id"] for line in output) == sorted(f"r{n}" for n in range(120))
-    assert record["tokens"]["completion"] == 120 * 8
+    assert 120 <= record["tokens"]["completion"] <= 120 * 8  # random weights may end an answer early
     assert all(finished(url) > start for url, start in zip(servers, before, strict=True))
 
 
