@@ -20,7 +20,7 @@ _SERVER_ARGS: Final = "sglang.srt.server_args.ServerArgs"
 _SCHEDULER_MODULE: Final = "sglang.srt.managers.scheduler"
 _ALLOCATORS: Final = "sglang.srt.mem_cache.allocator"
 _BATCH: Final = "sglang.srt.managers.schedule_batch.ScheduleBatch"
-_TOKENIZE: Final = "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object"
+_TOKENIZER_MANAGER: Final = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
 
 
 def _after_add_cli_args(result: Any, parser: Any) -> Any:
@@ -87,9 +87,14 @@ def arm_main(server_args: Any) -> None:
     launch_args.attach_settings(server_args, settings)
     server_args.enable_mixed_chunk = settings.mixed_chunk
 
-    from bros_sglang import door
+    from bros_sglang import door, status_route
 
-    _apply({_TOKENIZE: (door.around_create_tokenized_object, "AROUND")})
+    _apply(
+        {
+            f"{_TOKENIZER_MANAGER}._create_tokenized_object": (door.around_create_tokenized_object, "AROUND"),
+            f"{_TOKENIZER_MANAGER}.__init__": (status_route.after_tokenizer_manager_init, "AFTER"),
+        }
+    )
 
 
 def arm_scheduler(server_args: Any) -> None:

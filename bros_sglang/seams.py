@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 SUPPORTED_RANGE: Final = ">=0.5.23,<0.5.24"
 TESTED_VERSION: Final = "0.5.23"
+STATUS_RID: Final = "bros-status"  # marks the GetInternalStateReq that asks for bros's status alone
 
 _SCHEDULER: Final = "sglang.srt.managers.scheduler"
 _BATCH: Final = "sglang.srt.managers.schedule_batch"
@@ -49,6 +50,18 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "answers a malformed tag with 400",
         ("obj",),
     ),
+    Seam(
+        "sglang.srt.managers.tokenizer_manager",
+        "TokenizerManager.__init__",
+        "adds `/bros/status` to the HTTP server",
+        ("server_args",),
+    ),
+    Seam(
+        "sglang.srt.managers.tokenizer_control_mixin",
+        "TokenizerControlMixin.get_internal_state",
+        "its way to the schedulers and back carries `/bros/status`",
+    ),
+    Seam("sglang.srt.managers.io_struct", "GetInternalStateReqOutput", "carries `/bros/status`"),
     Seam(_SCHEDULER, "configure_scheduler_process", "arms bros in a scheduler process", ("server_args",)),
     # The scheduler's loop.
     Seam(_SCHEDULER, "Scheduler", "replaced by BrosScheduler"),
@@ -75,6 +88,8 @@ SEAMS: Final[tuple[Seam, ...]] = (
         _SCHEDULER, "Scheduler._add_request_to_queue", "requeues preempted requests", ("req", "is_retracted")
     ),
     Seam(_SCHEDULER, "Scheduler._collect_inflight_batches", "lets aborts reach parked rows"),
+    Seam(_SCHEDULER, "Scheduler.get_internal_state", "answers `/bros/status`", ("recv_req",)),
+    Seam(_SCHEDULER, "Scheduler._release_aborted_request", "counts aborted requests", ("req",)),
     Seam(_SCHEDULER, "Scheduler.is_fully_idle", "counts parked rows"),
     Seam(_SCHEDULER, "Scheduler._reqs_finishing_inflight", "spares rows that end by themselves", ("batch",)),
     Seam(
@@ -82,6 +97,7 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "SchedulerInvariantChecker._requests_owning_rows",
         "counts parked rows in the memory check",
     ),
+    Seam("sglang.srt.constants", "HEALTH_CHECK_RID_PREFIX", "keeps health checks out of the figures"),
     # Policy and admission.
     Seam("sglang.srt.managers.schedule_policy", "SchedulePolicy.calc_priority", "keeps the window's order"),
     Seam(

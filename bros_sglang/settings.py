@@ -47,6 +47,11 @@ class BrosSettings(BaseModel):
         0.25,
         description="Longest step, as a share of `ttft_ms`: a real-time arrival waits for it.",
     )
+    decode_lead: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.5,
+        description="How far ahead of their deadlines running real-time requests are kept, as a share of"
+        " `ttft_ms`: room in time for real-time prefill.",
+    )
     margin_bands: float = Field(
         2.0,
         ge=0,
@@ -81,10 +86,13 @@ class BrosSettings(BaseModel):
         8, ge=1, description="A best-effort request preempted so often is chosen last from then on."
     )
     headroom_min_share: Share = Field(
-        0.02, description="Least share of the KV pool kept free of best-effort requests."
+        0.05, description="Least share of the KV pool kept free of best-effort requests."
+    )
+    headroom_horizon_s: float = Field(
+        1.0, ge=0, le=60, description="Keep room for the real-time arrivals of at least so many seconds."
     )
     headroom_max_share: Share = Field(
-        0.30, description="Largest share of the KV pool kept free of best-effort requests."
+        0.40, description="Largest share of the KV pool kept free of best-effort requests."
     )
     rt_cache_max_share: Share = Field(
         0.60,

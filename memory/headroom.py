@@ -32,11 +32,14 @@ class RtDemand:
     """Recent real-time arrivals and recent room given back, for `reserve_tokens`.
 
     window_s: how far back "recent" reaches. sigmas: how much burst above the mean is covered (arrivals are
-    taken as Poisson).
+    taken as Poisson). least_horizon_s: look ahead at least so far, however fast room comes back.
     """
 
-    def __init__(self, *, window_s: float = 30.0, sigmas: float = 2.0) -> None:
+    def __init__(
+        self, *, window_s: float = 30.0, sigmas: float = 2.0, least_horizon_s: float = 0.0
+    ) -> None:
         self.window_s = window_s
+        self.least_horizon_s = least_horizon_s
         self.sigmas = sigmas
         self._arrivals = DecayedSum(window_s)
         self._tokens = DecayedSum(window_s)
@@ -59,7 +62,8 @@ class RtDemand:
         if arrivals <= 0.0 or given_back <= 0.0:
             return self.window_s
         mean_tokens = self._tokens.at(now_s) / arrivals
-        return min(self.window_s, mean_tokens / (given_back / self.window_s))
+        back_s = mean_tokens / (given_back / self.window_s)
+        return min(self.window_s, max(back_s, self.least_horizon_s))
 
     def expected_tokens(self, now_s: float) -> float:
         """Tokens that real-time arrivals will want within the horizon, burst included.

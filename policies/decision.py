@@ -34,6 +34,7 @@ class Decision:
     preempted: list[str] = field(default_factory=list)
     refused: str = ""  # why the next real-time candidate did not get in
     predicted_s: float = 0.0
+    lent_s: float = 0.0  # of it, what best-effort work adds beside real-time requests
     actual_s: float | None = None  # filled in when the step's result is there
 
     def to_json(self) -> dict[str, Any]:

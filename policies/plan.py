@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from bros_sglang.policies.slack import PendingPrefill, waiting_slack
 from bros_sglang.policies.step_time import StepShape, StepTimeModel, pairs
+
+
+_REFILL_PACE: Final = 0.8  # of the TPOT target
 
 
 class Bound(StrEnum):
@@ -36,6 +39,7 @@ class Limits:
     arrival_guard_s: float  # longest step while no real-time request is about
     margin_bands: float = 2.0  # predicted times are raised by this many mean relative errors
     fixed_margin_s: float = 0.001
+    decode_lead_s: float = 0.0  # how far ahead of their deadlines running real-time rows are kept
     min_be_chunk_tokens: int = 32  # a smaller best-effort chunk is not worth its place in the batch
     sizing: Literal["slack", "aimd", "fixed"] = "slack"
     row_cap: int = 1 << 30  # requests in a step at most, with sizing "aimd"
@@ -158,8 +162,13 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
         ttft_limit_s = rt_part_s + waiting.tightest_s
         if ttft_limit_s < time_limit_s:
             time_limit_s, bound = ttft_limit_s, Bound.TTFT
-        if decode_limit_s < time_limit_s:
-            time_limit_s, bound = decode_limit_s, Bound.TPOT
+        # The running rows' lead is kept for real-time prefill that may arrive: it delays them, too. What they
+        # are ahead beyond that is lent; while the lead is short, steps stay below their pace and it grows.
+        lent_limit_s = max(
+            decode_limit_s - limits.decode_lead_s, min(decode_limit_s, _REFILL_PACE * view.rt_tightest_tpot_s)
+        )
+        if view.rt_rows and lent_limit_s < time_limit_s:
+            time_limit_s, bound = lent_limit_s, Bound.TPOT
         if waiting.lost:
             time_limit_s, bound = min(time_limit_s, rt_part_s), Bound.OVERLOAD
     lendable_s = time_limit_s - rt_part_s

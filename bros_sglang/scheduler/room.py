@@ -21,7 +21,7 @@ class Room:
 
     def __init__(self, settings: BrosSettings) -> None:
         self._settings = settings
-        self.demand = RtDemand()
+        self.demand = RtDemand(least_horizon_s=settings.headroom_horizon_s)
         self.rt_output = OutputLength()
         self.be_output = OutputLength()
         self._rt_prompt_tokens = 0.0  # decaying sums over admitted real-time requests
@@ -67,11 +67,14 @@ class Room:
             min_share=self._settings.headroom_min_share,
             max_share=self._settings.headroom_max_share,
         )
+        return max(0, headroom - int(tree.held.tokens)) + self.rt_cache_kept(tree, pool_tokens)
+
+    def rt_cache_kept(self, tree: Any, pool_tokens: int) -> int:
+        """Return how much evictable real-time cache is worth keeping: as far as it has been hit."""
         rt_evictable = max(0, int(tree.evictable_size()) - int(tree.be_evictable_tokens()))
         hit_share = self._rt_hit_tokens / self._rt_prompt_tokens if self._rt_prompt_tokens else 0.0
         worth = min(1.0, hit_share / _FULL_WORTH_HIT_SHARE)
-        kept = min(worth * rt_evictable, self._settings.rt_cache_max_share * pool_tokens)
-        return max(0, headroom - int(tree.held.tokens)) + int(kept)
+        return int(min(worth * rt_evictable, self._settings.rt_cache_max_share * pool_tokens))
 
     # -- preemption
 

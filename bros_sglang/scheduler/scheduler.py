@@ -14,24 +14,27 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from sglang.srt.managers.io_struct import GetInternalStateReqOutput
 from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
 from sglang.srt.mem_cache.common import match_kv_cache
 
-from bros_sglang import launch_args
+from bros_sglang import launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
 from bros_sglang.policies.slack import next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
+from bros_sglang.scheduler.books import Books
 from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock
 from bros_sglang.scheduler.parking import can_park, split_rows
 from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
 from bros_sglang.scheduler.room import Room
 from bros_sglang.scheduler.schedule_policy import BrosSchedulePolicy
 from bros_sglang.scheduler.state import ReqState, build_state
+from bros_sglang.scheduler.status import StatusReporter
 from bros_sglang.scheduler.steps import StepMeter, shape_of
-from bros_sglang.scheduler.waiting_queue import WaitingQueue
+from bros_sglang.scheduler.waiting_queue import BE_WINDOW, WaitingQueue
 from bros_sglang.settings import BrosSettings
 
 _INFINITY = float("inf")
@@ -82,6 +85,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.clock = AgreedClock()
         self.meter = StepMeter(_step_time_model(self.bros_settings))
         self._aimd = AimdCap()
+        self._demand_epoch = -1  # of the cache's eviction clock, when demand was last refreshed
         self.room = Room(self.bros_settings)
         self.plan: Plan = _NO_PLAN
         self.decisions = DecisionRing(self.bros_settings.decision_records)
@@ -93,6 +97,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._launch_s = 0.0  # agreed time of the last launch
         self._awaiting_first_token: list[Any] = []
         self._be_owed_s = 0.0
+        self.books = Books(self.bros_settings.target_share)
+        self.status_reporter = StatusReporter(self, self.books, read_clock())
         super().__init__(server_args, port_args, *args, **kwargs)
         if self.is_hybrid_swa or self.is_hybrid_ssm:
             raise SystemExit(
@@ -107,6 +113,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.limits = Limits(
             chunk_tokens=self.chunked_prefill_size or (1 << 30),
             arrival_guard_s=self.bros_settings.ttft_ms * self.bros_settings.arrival_guard / 1e3,
+            decode_lead_s=self.bros_settings.ttft_ms * self.bros_settings.decode_lead / 1e3,
             margin_bands=self.bros_settings.margin_bands,
             fixed_margin_s=self.bros_settings.fixed_margin_ms / 1e3,
             sizing=self.bros_settings.batch_sizing,
@@ -191,6 +198,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             # No tick is sent while idle; the request brings a time that all ranks see alike.
             self.clock.advance(dispatched_s)
         req.bros = build_state(recv_req, self.bros_settings, self.clock.now_s)
+        self.books.arrived(req, read_clock())
         return req
 
     # -- a pass ---------------------------------------------------------------------------------------
@@ -271,11 +279,13 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             rt_next_due_s = min(rt_next_due_s, due_s)
             rt_tightest_tpot_s = min(rt_tightest_tpot_s, state.slo.tpot_s)
 
-        self.tree_cache.be_protected_tokens = be_protected
+        chunked = self.chunked_req
+        if chunked is not None and not chunked.bros.is_rt:
+            be_protected += chunked.kv.cache_protected_len
+        self._inform_tree(be_protected)
 
         prefills: list[RtPrefill] = []
         be_tokens = be_prefix = 0
-        chunked = self.chunked_req
         if chunked is not None:
             left = len(chunked.full_untruncated_fill_ids) - chunked.prefix_len
             if chunked.bros.is_rt:
@@ -301,6 +311,16 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             be_prefix_tokens=be_prefix,
             be_owed_s=self._be_owed_s,
         )
+
+    def _inform_tree(self, be_protected_tokens: int) -> None:
+        """Tell the prefix cache what it decides by: locked best-effort tokens, and who is about to use what."""
+        tree = self.tree_cache
+        tree.be_protected_tokens = be_protected_tokens
+        tree.rt_cache_kept_tokens = self.room.rt_cache_kept(tree, self.max_total_num_tokens)
+        if tree.eviction_clock.epoch != self._demand_epoch:
+            # Worth ages with evictions, so between two of the clock's ticks there is nothing to refresh.
+            self._demand_epoch = tree.eviction_clock.epoch
+            tree.refresh_demand(self.waiting_queue.be.head(BE_WINDOW, self.clock.now_s))
 
     def get_new_batch_prefill(self, running_batch: Any) -> Any:
         """Let SGLang's admission loop see the front of the queue, in order."""
@@ -359,16 +379,18 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             return
         for i in out:
             batch.reqs[i].bros.parked_passes += 1
+        self.books.passes.parked_passes += len(out)
         self.parked = split_rows(batch, out)
 
     def _give_up_chunk(self) -> None:
         """Free the chunk slot of a best-effort prefill; what it computed is in the tree already."""
         req, self.chunked_req = self.chunked_req, None
-        self._release(req)
+        self._release(req, mid_prefill=True)
         self._gave_way.append(req)
 
-    def _release(self, req: Any) -> None:
+    def _release(self, req: Any, *, mid_prefill: bool = False) -> None:
         """Put a request's KV into the tree and take its seat; a result in flight for it will be dropped."""
+        self.books.preempted(req, mid_prefill=mid_prefill)
         self.tree_cache.release_preempted(req)
         req.reset_for_retract()
         req.bros.preemptions += 1
@@ -483,6 +505,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         super().process_batch_result(batch, result)
         if event is None and self.device != "cpu":
             self.meter.ended(step, read_clock())
+        self.books.after_step(batch.reqs, read_clock())
         for req in batch.reqs:
             state: ReqState = req.bros
             if req.finished() and not state.finished:
@@ -500,6 +523,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.meter.learn(measured)
         for step, seconds in measured:
             record = self.decisions.ended(step, seconds)
+            self.books.step_measured(record, seconds, self.clock.now_s)
             if record is not None and self._decision_log is not None:
                 self._decision_log.write(json.dumps(record.to_json()) + "\n")
 
@@ -525,8 +549,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         shape = shape_of(batch)
         decision.predicted_s = self.meter.model.predict(shape)
         decision.parked = len(self.parked.reqs) if self.parked is not None else 0
+        cost = self.meter.model.coefficients(decode_only=shape.is_decode_only)
         if shape.is_decode_only:
             decision.mode = "decode"
+            self.books.launched(decision, batch, shape, cost)
             return
         decision.mode = "mixed" if shape.decode_rows else "prefill"
         for req, new in zip(
@@ -538,8 +564,16 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             else:
                 decision.be_admitted += 1
                 decision.be_prefilled += new
+        self.books.launched(decision, batch, shape, cost)
 
     # -- SGLang's other questions ---------------------------------------------------------------------
+
+    def get_internal_state(self, recv_req: Any) -> Any:
+        """Answer `GET /bros/status` on the way of SGLang's own state request."""
+        if recv_req.rid != seams.STATUS_RID:
+            return super().get_internal_state(recv_req)
+        status = self.status_reporter.status(read_clock()).model_dump(mode="json")
+        return GetInternalStateReqOutput(internal_state=status)
 
     def _collect_inflight_batches(self) -> list[Any]:
         return [*super()._collect_inflight_batches(), self.parked]
@@ -547,6 +581,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def is_fully_idle(self, *args: Any, **kwargs: Any) -> bool:
         """Count parked rows as work."""
         return self.parked is None and super().is_fully_idle(*args, **kwargs)
+
+    def _release_aborted_request(self, req: Any) -> None:
+        self.books.aborted_waiting(req, read_clock())
+        super()._release_aborted_request(req)
 
     def _add_request_to_queue(self, req: Any, is_retracted: bool = False) -> None:  # noqa: FBT001, FBT002
         if not hasattr(req, "bros"):  # a request that SGLang made for itself
@@ -556,6 +594,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             match_kv_cache(req, self.tree_cache)
             if not req.output_ids:
                 self.room.arrived(req, self.clock.now_s)
+        self.books.passes.retracted += is_retracted
         super()._add_request_to_queue(req, is_retracted)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bros_sglang.policies.slack import Slo, first_token_due
 from bros_sglang.request_class import RequestClass, Tag, TagError, parse_tag
+from bros_sglang.scheduler.books import Report
 from bros_sglang.settings import BrosSettings
 
 # Prompts that agree on so many leading tokens are taken to share a prefix worth computing once.
@@ -29,6 +30,7 @@ class ReqState:
     parked_passes: int = 0
     finished: bool = False  # it was counted among the finished
     warmed: bool = False  # its prompt was computed once, and its group was told
+    report: Report = field(default_factory=Report)  # for status and metrics; nothing decides by it
 
     @property
     def is_rt(self) -> bool:
