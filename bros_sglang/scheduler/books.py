@@ -220,17 +220,11 @@ class Books:
         if decision.rt_rows or decision.rt_waiting or decision.rt_prefilled:
             rows_share = be_rows / shape.decode_rows if be_rows else 0.0
             tokens_share = decision.be_prefilled / shape.prefill_tokens if decision.be_prefilled else 0.0
-            decision.lent_s = (
-                rows_share
-                * (
-                    cost.per_decode_row_s * shape.decode_rows
-                    + cost.per_context_token_s * shape.decode_context
-                )
-                + tokens_share
-                * (
-                    cost.per_prefill_token_s * shape.prefill_tokens
-                    + cost.per_prefill_pair_s * shape.prefill_pairs
-                )
+            decision.lent_s = rows_share * (
+                cost.per_decode_row_s * shape.decode_rows + cost.per_context_token_s * shape.decode_context
+            ) + tokens_share * (
+                cost.per_prefill_token_s * shape.prefill_tokens
+                + cost.per_prefill_pair_s * shape.prefill_pairs
             )
         if not shape.prefill_tokens:
             return

@@ -90,7 +90,11 @@ class StatusReporter:
             ends = allocator.frontiers()
             known = self._frontiers = (now_s, ends.be_frontier * page, (ends.rt_frontier - 1) * page)
         return KvStatus(
-            pool_tokens=use.total, free_tokens=use.free, page_size=page, be_frontier=known[1], rt_frontier=known[2]
+            pool_tokens=use.total,
+            free_tokens=use.free,
+            page_size=page,
+            be_frontier=known[1],
+            rt_frontier=known[2],
         )
 
     def _slack(self, running: Iterable[Any], now_s: float) -> SlackStatus:
