@@ -88,6 +88,7 @@ SEAMS: Final[tuple[Seam, ...]] = (
         _SCHEDULER, "Scheduler._add_request_to_queue", "requeues preempted requests", ("req", "is_retracted")
     ),
     Seam(_SCHEDULER, "Scheduler._collect_inflight_batches", "lets aborts reach parked rows"),
+    Seam(_SCHEDULER, "Scheduler.init_metrics_collector", "adds its metrics to `/metrics`"),
     Seam(_SCHEDULER, "Scheduler.get_internal_state", "answers `/bros/status`", ("recv_req",)),
     Seam(_SCHEDULER, "Scheduler._release_aborted_request", "counts aborted requests", ("req",)),
     Seam(_SCHEDULER, "Scheduler.is_fully_idle", "counts parked rows"),

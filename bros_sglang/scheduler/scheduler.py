@@ -27,6 +27,7 @@ from bros_sglang.policies.slack import next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
 from bros_sglang.scheduler.books import Books
 from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock
+from bros_sglang.scheduler.metrics import BrosMetrics
 from bros_sglang.scheduler.parking import can_park, split_rows
 from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
 from bros_sglang.scheduler.room import Room
@@ -99,6 +100,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._be_owed_s = 0.0
         self.books = Books(self.bros_settings.target_share)
         self.status_reporter = StatusReporter(self, self.books, read_clock())
+        self.metrics: BrosMetrics | None = None
         super().__init__(server_args, port_args, *args, **kwargs)
         if self.is_hybrid_swa or self.is_hybrid_ssm:
             raise SystemExit(
@@ -147,6 +149,13 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         values = {field.name: getattr(checker, field.name) for field in fields(checker)}
         self.invariant_checker = _InvariantChecker(**values)
         self.invariant_checker.get_parked_reqs = lambda: self.parked.reqs if self.parked is not None else []
+
+    def init_metrics_collector(self) -> None:
+        """Build SGLang's metrics, and bros's own beside them where the server shows metrics."""
+        super().init_metrics_collector()
+        context = self.metrics_collector_context
+        if context.current_scheduler_metrics_enabled and context.is_stats_logging_rank:
+            self.metrics = BrosMetrics(self.books, self.status_reporter, self.metrics_collector.labels)
 
     def get_prefill_adder_class(self) -> Any:
         """Hand the adder its scheduler."""
@@ -219,6 +228,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._gave_way.clear()
         if self.decision is not None and plan.batch_to_run is not None:
             self._note_outcome(self.decision, plan.batch_to_run)
+        if self.metrics is not None:
+            self.metrics.flush_if_due(read_clock(), idle=plan.batch_to_run is None)
         return plan
 
     def _should_defer_prefill(self, running_batch: Any) -> bool:

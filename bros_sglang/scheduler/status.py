@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sglang.srt.runtime_context import get_parallel
 
@@ -31,6 +31,25 @@ _LOOKED_AT: Final = 1000  # waiting requests among which the oldest is sought
 _FRONTIERS_EVERY_S: Final = 5.0  # on a GPU, where reading them waits for the device
 
 
+class ClassLoad(NamedTuple):
+    """One class now."""
+
+    running: int
+    waiting: int
+    parked: int
+    kv: ClassKv
+
+
+class Load(NamedTuple):
+    """What is in the scheduler now; host numbers alone."""
+
+    rt: ClassLoad
+    be: ClassLoad
+    free_tokens: int
+    pool_tokens: int
+    running: list[Any]  # requests
+
+
 class StatusReporter:
     """Answers with a SchedulerStatus. Host numbers, except for the frontiers of the pool."""
 
@@ -40,8 +59,8 @@ class StatusReporter:
         self._started_s = started_s
         self._frontiers: tuple[float, int, int] | None = None  # (when, BE's, RT's), token slots
 
-    def status(self, now_s: float) -> SchedulerStatus:
-        """Put the status together; `now_s` on this process's monotonic clock."""
+    def load(self) -> Load:
+        """Count requests and KV; O(running requests)."""
         scheduler = self._scheduler
         owners = scheduler.invariant_checker._requests_owning_rows()
         parked = scheduler.parked.reqs if scheduler.parked is not None else []
@@ -51,28 +70,39 @@ class StatusReporter:
         running = [req for req in owners if id(req) not in away and not req.finished()]
         rt_running = sum(req.bros.is_rt for req in running)
         queue = scheduler.waiting_queue
+        return Load(
+            rt=ClassLoad(rt_running, len(queue.rt), 0, rt_kv),
+            be=ClassLoad(len(running) - rt_running, len(queue.be), len(parked), be_kv),
+            free_tokens=use.free,
+            pool_tokens=use.total,
+            running=running,
+        )
+
+    def status(self, now_s: float) -> SchedulerStatus:
+        """Put the status together; `now_s` on this process's monotonic clock."""
+        scheduler = self._scheduler
+        load = self.load()
+        queue = scheduler.waiting_queue
         return SchedulerStatus(
             dp_rank=get_parallel().dp_rank or 0,
-            rt=self._class(self._books.rt, rt_kv, rt_running, queue.rt, 0, now_s),
-            be=self._class(self._books.be, be_kv, len(running) - rt_running, queue.be, len(parked), now_s),
-            kv=self._kv(use, now_s),
-            slack=self._slack(running, now_s),
+            rt=self._class(self._books.rt, load.rt, queue.rt, now_s),
+            be=self._class(self._books.be, load.be, queue.be, now_s),
+            kv=self._kv(load, now_s),
+            slack=self._slack(load.running, now_s),
             preemptions=self._preemptions(now_s),
             step_time=self._step_time(now_s),
             batch_cap=scheduler.limits.row_cap if scheduler.limits.sizing == "aimd" else None,
             passes_total=self._books.passes.passes,
         )
 
-    def _class(
-        self, books: ClassBooks, kv: ClassKv, running: int, waiting: Any, parked: int, now_s: float
-    ) -> ClassStatus:
+    def _class(self, books: ClassBooks, load: ClassLoad, waiting: Any, now_s: float) -> ClassStatus:
         totals = books.totals
         oldest_s = min((req.bros.arrival_s for req in islice(waiting, _LOOKED_AT)), default=None)
         return ClassStatus(
-            running=running,
-            waiting=len(waiting),
-            parked=parked,
-            kv=kv,
+            running=load.running,
+            waiting=load.waiting,
+            parked=load.parked,
+            kv=load.kv,
             last_minute=last_minute(books, now_s, min(WINDOW_S, max(1.0, now_s - self._started_s))),
             requests_total=totals.finished,
             prompt_tokens_total=totals.prompt_tokens,
@@ -81,7 +111,7 @@ class StatusReporter:
             oldest_waiting_s=None if oldest_s is None else max(0.0, now_s - oldest_s),
         )
 
-    def _kv(self, use: PoolUse, now_s: float) -> KvStatus:
+    def _kv(self, load: Load, now_s: float) -> KvStatus:
         scheduler = self._scheduler
         allocator = scheduler.token_to_kv_pool_allocator
         page = int(allocator.page_size)
@@ -90,8 +120,8 @@ class StatusReporter:
             ends = allocator.frontiers()
             known = self._frontiers = (now_s, ends.be_frontier * page, (ends.rt_frontier - 1) * page)
         return KvStatus(
-            pool_tokens=use.total,
-            free_tokens=use.free,
+            pool_tokens=load.pool_tokens,
+            free_tokens=load.free_tokens,
             page_size=page,
             be_frontier=known[1],
             rt_frontier=known[2],
