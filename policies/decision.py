@@ -37,6 +37,13 @@ class Decision:
     lent_s: float = 0.0  # of it, what best-effort work adds beside real-time requests
     actual_s: float | None = None  # filled in when the step's result is there
 
+    @property
+    def best_effort_share(self) -> float:
+        """The part of the step's tokens and rows that was best-effort work, 0 to 1."""
+        be = self.be_prefilled + self.be_rows - min(self.parked, self.be_rows)
+        total = be + self.rt_prefilled + self.rt_rows
+        return be / total if total else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain values."""
         return asdict(self)

@@ -15,7 +15,6 @@ from typing import Final, Literal
 from bros_sglang.policies.slack import PendingPrefill, waiting_slack
 from bros_sglang.policies.step_time import StepShape, StepTimeModel, pairs
 
-
 _REFILL_PACE: Final = 0.8  # of the TPOT target
 
 

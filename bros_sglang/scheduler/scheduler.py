@@ -22,6 +22,7 @@ from sglang.srt.mem_cache.common import match_kv_cache
 from bros_sglang import launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
+from bros_sglang.policies.floor import FloorShare
 from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
 from bros_sglang.policies.slack import next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
@@ -97,7 +98,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
         self._launch_s = 0.0  # agreed time of the last launch
         self._awaiting_first_token: list[Any] = []
-        self._be_owed_s = 0.0
+        self.floor = FloorShare(self.bros_settings.be_floor_share)
         self.books = Books(self.bros_settings.target_share)
         self.status_reporter = StatusReporter(self, self.books, read_clock())
         self.metrics: BrosMetrics | None = None
@@ -320,11 +321,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             be_context=be_context,
             be_prefill_tokens=be_tokens,
             be_prefix_tokens=be_prefix,
-            be_owed_s=self._be_owed_s,
+            be_owed_s=self.floor.owed_s,
         )
 
     def _inform_tree(self, be_protected_tokens: int) -> None:
-        """Tell the prefix cache what it decides by: locked best-effort tokens, and who is about to use what."""
+        """Tell the prefix cache what it decides by: locked best-effort tokens, and demand."""
         tree = self.tree_cache
         tree.be_protected_tokens = be_protected_tokens
         tree.rt_cache_kept_tokens = self.room.rt_cache_kept(tree, self.max_total_num_tokens)
@@ -423,6 +424,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def best_effort_reserve(self) -> int:
         """Return the tokens that best-effort admission leaves alone in this pass."""
+        if self.floor.is_due:
+            return 0  # the reserve is what keeps it waiting
         return self.room.best_effort_reserve(self.tree_cache, self.max_total_num_tokens, self.clock.now_s)
 
     def _preemptible(self, batch: Any) -> list[Any]:
@@ -534,6 +537,12 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.meter.learn(measured)
         for step, seconds in measured:
             record = self.decisions.ended(step, seconds)
+            if record is not None:
+                self.floor.step(
+                    seconds=seconds,
+                    best_effort_share=record.best_effort_share,
+                    best_effort_waits=record.be_waiting > 0 or record.parked > 0,
+                )
             self.books.step_measured(record, seconds, self.clock.now_s)
             if record is not None and self._decision_log is not None:
                 self._decision_log.write(json.dumps(record.to_json()) + "\n")

@@ -1,0 +1,1 @@
+"""What scheduling costs: time per pass of SGLang's scheduler and of what bros adds to it."""
