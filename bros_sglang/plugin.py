@@ -20,6 +20,8 @@ _SERVER_ARGS: Final = "sglang.srt.server_args.ServerArgs"
 _SCHEDULER_MODULE: Final = "sglang.srt.managers.scheduler"
 _ALLOCATORS: Final = "sglang.srt.mem_cache.allocator"
 _BATCH: Final = "sglang.srt.managers.schedule_batch.ScheduleBatch"
+_HTTP_SERVER: Final = "sglang.srt.entrypoints.http_server"
+_SERVING: Final = "sglang.srt.entrypoints.openai"
 _TOKENIZER_MANAGER: Final = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
 
 
@@ -87,14 +89,42 @@ def arm_main(server_args: Any) -> None:
     launch_args.attach_settings(server_args, settings)
     server_args.enable_mixed_chunk = settings.mixed_chunk
 
-    from bros_sglang import door, status_route
+    from bros_sglang import door
 
     _apply(
         {
             f"{_TOKENIZER_MANAGER}._create_tokenized_object": (door.around_create_tokenized_object, "AROUND"),
-            f"{_TOKENIZER_MANAGER}.__init__": (status_route.after_tokenizer_manager_init, "AFTER"),
+            f"{_TOKENIZER_MANAGER}.generate_request": (door.around_generate_request, "AROUND"),
+            f"{_TOKENIZER_MANAGER}.__init__": (_after_tokenizer_manager_init, "AFTER"),
         }
     )
+
+
+def _after_tokenizer_manager_init(_result: None, manager: Any, *_args: Any, **_kwargs: Any) -> None:
+    if seams.loaded(_HTTP_SERVER) and launch_args.is_bros(manager.server_args):
+        arm_http_server(manager)
+
+
+def arm_http_server(manager: Any) -> None:
+    """Prepare the HTTP server: tags on the OpenAI routes, and bros's own routes.
+
+    Called when the tokenizer manager is built in a process that serves HTTP; an offline engine does not.
+    """
+    from bros_sglang import door, status_route
+
+    _apply(
+        {
+            f"{_SERVING}.serving_base.OpenAIServingBase.handle_request": (
+                door.around_handle_request,
+                "AROUND",
+            ),
+            f"{_SERVING}.serving_responses.OpenAIServingResponses.create_responses": (
+                door.around_create_responses,
+                "AROUND",
+            ),
+        }
+    )
+    status_route.add_route(manager)
 
 
 def arm_scheduler(server_args: Any) -> None:

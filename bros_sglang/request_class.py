@@ -25,7 +25,12 @@ class RequestClass(StrEnum):
 
 
 class TagError(ValueError):
-    """A malformed tag; the message names the field and says what to change."""
+    """A malformed tag; the message begins with the field and says what to change."""
+
+    @property
+    def field(self) -> str:
+        """The field or header that is wrong."""
+        return str(self).partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +65,19 @@ class PriorityRule:
 _FIELDS: Final = ("class", "ttft_ms", "tpot_ms", "deadline_s")
 
 
-def _positive_number(value: Any, field: str, largest: float, unit: str) -> float:
+def positive_number(value: Any, field: str, largest: float, unit: str) -> float:
+    """Return a number above 0 and at most `largest`; raises TagError naming `field`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TagError(f"custom_params.bros.{field}: expected a number of {unit}, got {value!r}")
+        raise TagError(f"{field}: expected a number of {unit}, got {value!r}")
     number = float(value)
     if not math.isfinite(number) or not 0 < number <= largest:
-        raise TagError(
-            f"custom_params.bros.{field}: must be above 0 and at most {largest:g} {unit}, got {value!r}"
-        )
+        raise TagError(f"{field}: must be above 0 and at most {largest:g} {unit}, got {value!r}")
     return number
+
+
+def _number(raw: Mapping[str, Any], field: str, largest: float, unit: str) -> float | None:
+    value = raw.get(field)
+    return None if value is None else positive_number(value, f"custom_params.bros.{field}", largest, unit)
 
 
 def parse_tag(custom_params: Any) -> Tag:
@@ -92,12 +101,11 @@ def parse_tag(custom_params: Any) -> Tag:
             request_class = RequestClass(raw["class"])
         except ValueError:
             raise TagError(f'custom_params.bros.class: must be "rt" or "be", got {raw["class"]!r}') from None
-    ttft_ms, tpot_ms, deadline_s = (raw.get(field) for field in _FIELDS[1:])
     return Tag(
         request_class,
-        None if ttft_ms is None else _positive_number(ttft_ms, "ttft_ms", MAX_SLO_MS, "ms"),
-        None if tpot_ms is None else _positive_number(tpot_ms, "tpot_ms", MAX_SLO_MS, "ms"),
-        None if deadline_s is None else _positive_number(deadline_s, "deadline_s", MAX_DEADLINE_S, "s"),
+        _number(raw, "ttft_ms", MAX_SLO_MS, "ms"),
+        _number(raw, "tpot_ms", MAX_SLO_MS, "ms"),
+        _number(raw, "deadline_s", MAX_DEADLINE_S, "s"),
     )
 
 

@@ -52,6 +52,12 @@ SEAMS: Final[tuple[Seam, ...]] = (
     ),
     Seam(
         "sglang.srt.managers.tokenizer_manager",
+        "TokenizerManager.generate_request",
+        "reads tags in headers",
+        ("obj", "request"),
+    ),
+    Seam(
+        "sglang.srt.managers.tokenizer_manager",
         "TokenizerManager.__init__",
         "adds `/bros/status` to the HTTP server",
         ("server_args",),
@@ -62,6 +68,18 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "its way to the schedulers and back carries `/bros/status`",
     ),
     Seam("sglang.srt.managers.io_struct", "GetInternalStateReqOutput", "carries `/bros/status`"),
+    Seam(
+        "sglang.srt.entrypoints.openai.serving_base",
+        "OpenAIServingBase.handle_request",
+        "reads and reports `service_tier`",
+        ("request", "raw_request"),
+    ),
+    Seam(
+        "sglang.srt.entrypoints.openai.serving_responses",
+        "OpenAIServingResponses.create_responses",
+        "reads `service_tier`",
+        ("request", "raw_request"),
+    ),
     Seam(_SCHEDULER, "configure_scheduler_process", "arms bros in a scheduler process", ("server_args",)),
     # The scheduler's loop.
     Seam(_SCHEDULER, "Scheduler", "replaced by BrosScheduler"),

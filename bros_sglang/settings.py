@@ -35,6 +35,20 @@ class BrosSettings(BaseModel):
     be_priority_at_most: int = Field(
         -1, description="A stock `priority` of at most this makes a request best-effort."
     )
+    tier_priority_ttft_ms: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_SLO_MS,
+        allow_inf_nan=False,
+        description="TTFT target of requests with `service_tier` priority, ms; none: `ttft_ms`.",
+    )
+    tier_priority_tpot_ms: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_SLO_MS,
+        allow_inf_nan=False,
+        description="TPOT target of requests with `service_tier` priority, ms; none: `tpot_ms`.",
+    )
     deadline_base: Literal["actual", "due"] = Field(
         "actual",
         description="Count token deadlines from the first token's actual time, or from when it was due.",

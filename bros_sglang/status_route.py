@@ -10,15 +10,8 @@ from bros_sglang._version import __version__
 from bros_sglang.settings import BrosSettings
 from bros_sglang.status import BrosStatus, PolicyConfig, SchedulerStatus, Targets
 
-_HTTP_SERVER: Final = "sglang.srt.entrypoints.http_server"
 # Settings that PolicyConfig names itself.
 _NAMED: Final = ("ttft_ms", "tpot_ms", "default_class", "be_floor_share", "fixed_margin_ms")
-
-
-def after_tokenizer_manager_init(_result: None, manager: Any, *_args: Any, **_kwargs: Any) -> None:
-    """Add the route where this process runs the HTTP server (an offline engine does not load it)."""
-    if seams.loaded(_HTTP_SERVER) and launch_args.is_bros(manager.server_args):
-        add_route(manager)
 
 
 def add_route(manager: Any) -> None:

@@ -1,0 +1,192 @@
+"""Classes and targets as OpenAI clients and gateways send them, against a live server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from bros_sglang.evals.live.server_process import ServerProcess
+from tests.conftest import StartServer
+
+pytestmark = pytest.mark.server
+MODEL = "tiny"
+MESSAGES: list[Any] = [{"role": "user", "content": "the people of water"}]
+BE_TAG = {"custom_params": {"bros": {"class": "be"}}}
+RT_TAG = {"custom_params": {"bros": {"class": "rt"}}}
+
+
+@pytest.fixture(scope="module")
+def server(start_server: StartServer) -> ServerProcess:
+    flags = ("--policy", "bros", "--max-total-tokens", "2048", "--sleep-on-idle")
+    return start_server(*flags, "--served-model-name", MODEL)
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with httpx.Client(trust_env=False, timeout=60.0) as http:
+        yield openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=http, max_retries=0)
+
+
+def _finished(server: ServerProcess) -> tuple[int, int]:
+    """How many requests of each class the scheduler has finished: what it took them for."""
+    status = httpx.get(f"{server.url}/bros/status", timeout=60.0, trust_env=False).json()["schedulers"][0]
+    return status["rt"]["requests_total"], status["be"]["requests_total"]
+
+
+def _class_of(server: ServerProcess, send: Any) -> str:
+    before = _finished(server)
+    send()
+    after = _finished(server)
+    return {(1, 0): "rt", (0, 1): "be"}[after[0] - before[0], after[1] - before[1]]
+
+
+@pytest.mark.parametrize(
+    ("tier", "request_class", "reported"),
+    [
+        ("auto", "rt", "default"),
+        ("default", "rt", "default"),
+        ("priority", "rt", "priority"),
+        ("flex", "be", "flex"),
+        ("batch", "be", "batch"),
+    ],
+)
+def test_service_tier_decides_and_is_reported(
+    server: ServerProcess, client: openai.OpenAI, tier: Any, request_class: str, reported: str
+) -> None:
+    extra = {"service_tier": tier}
+
+    def chat() -> None:
+        answer = client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, max_tokens=3, service_tier=tier
+        )
+        assert answer.service_tier == reported
+        assert answer.choices[0].message.content is not None
+
+    def chat_stream() -> None:
+        chunks = list(
+            client.chat.completions.create(
+                model=MODEL,
+                messages=MESSAGES,
+                max_tokens=3,
+                service_tier=tier,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
+        assert {chunk.service_tier for chunk in chunks} == {reported}
+        assert chunks[-1].usage is not None
+
+    def completion() -> None:
+        answer = client.completions.create(model=MODEL, prompt="the", max_tokens=3, extra_body=extra)
+        assert answer.model_extra is not None
+        assert answer.model_extra["service_tier"] == reported
+
+    def completion_stream() -> None:
+        stream = client.completions.create(
+            model=MODEL, prompt="the", max_tokens=3, extra_body=extra, stream=True
+        )
+        assert {(chunk.model_extra or {})["service_tier"] for chunk in stream} == {reported}
+
+    for send in (chat, chat_stream, completion, completion_stream):
+        assert _class_of(server, send) == request_class
+
+
+def test_nothing_asked_nothing_reported(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=3)
+    assert "service_tier" not in (answer.model_extra or {})
+    assert answer.service_tier is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "extra", "request_class"),
+    [
+        ({}, {}, "rt"),  # the server's default class
+        ({}, {"priority": -5}, "be"),
+        ({}, {"priority": -5, "service_tier": "default"}, "rt"),  # tier over priority
+        ({}, {"priority": 5, "service_tier": "flex"}, "be"),
+        ({"x-bros-class": "be"}, {"service_tier": "priority", "priority": 5}, "be"),  # header over tier
+        ({"x-bros-class": "rt"}, {"service_tier": "flex", "priority": -5}, "rt"),
+        ({"x-bros-class": "rt"}, {"service_tier": "default", **BE_TAG}, "be"),  # body over all
+        ({"x-bros-class": "be"}, {"service_tier": "batch", "priority": -5, **RT_TAG}, "rt"),
+        ({"x-slo-ttft-ms": "100"}, {"service_tier": "flex"}, "be"),  # a target names no class
+    ],
+)
+def test_order_of_precedence(
+    server: ServerProcess, client: openai.OpenAI, headers: Any, extra: Any, request_class: str
+) -> None:
+    def send() -> None:
+        answer = client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, max_tokens=3, extra_headers=headers, extra_body=extra
+        )
+        if "service_tier" in extra:  # what was served is reported, not what was asked for
+            assert (answer.service_tier in ("flex", "batch")) == (request_class == "be")
+
+    assert _class_of(server, send) == request_class
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("headers", "extra", "param"),
+    [
+        ({}, {"service_tier": "gold"}, "service_tier"),
+        ({}, {"service_tier": 3}, "service_tier"),
+        ({"x-bros-class": "urgent"}, {}, "x-bros-class"),
+        ({"x-slo-ttft-ms": "0"}, {}, "x-slo-ttft-ms"),
+        ({"x-slo-tpot-ms": "nan"}, {}, "x-slo-tpot-ms"),
+        ({"x-slo-tpot-ms": "1e12"}, {"service_tier": "flex"}, "x-slo-tpot-ms"),
+        ({"x-bros-class": "rt"}, {"custom_params": {"bros": {"ttft_ms": -1}}}, "custom_params.bros.ttft_ms"),
+    ],
+)
+def test_rubbish_is_a_400_as_openai_gives_it(
+    client: openai.OpenAI, headers: Any, extra: Any, param: str, stream: bool
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model=MODEL,
+            messages=MESSAGES,
+            max_tokens=3,
+            stream=stream,
+            extra_headers=headers,
+            extra_body=extra,
+        )
+    assert caught.value.param == param
+    assert caught.value.type == "invalid_request_error"
+    client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=3)
+
+
+def test_headers_on_generate(server: ServerProcess) -> None:
+    def post(body: Any, headers: Any) -> httpx.Response:
+        params = {"max_new_tokens": 3}
+        return httpx.post(
+            f"{server.url}/generate",
+            json={"sampling_params": params, **body},
+            headers=headers,
+            timeout=60.0,
+            trust_env=False,
+        )
+
+    assert _class_of(server, lambda: post({"text": "the"}, {"x-bros-class": "be"})) == "be"
+    before = _finished(server)
+    assert post({"text": ["the", "people"]}, {"x-bros-class": "be"}).status_code == 200
+    each = [{"max_new_tokens": 2}, {"max_new_tokens": 3, **RT_TAG}]
+    assert post({"text": ["of", "water"], "sampling_params": each}, {"x-bros-class": "be"}).status_code == 200
+    after = _finished(server)
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 3)
+    refused = post({"text": "the"}, {"x-slo-ttft-ms": "-1"})
+    assert refused.status_code == 400
+    assert "x-slo-ttft-ms" in refused.text
+
+
+def test_responses(server: ServerProcess, client: openai.OpenAI) -> None:
+    def send() -> None:
+        client.responses.create(model=MODEL, input="the people", max_output_tokens=3, service_tier="flex")
+
+    assert _class_of(server, send) == "be"
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(
+            model=MODEL, input="the", max_output_tokens=3, extra_headers={"x-bros-class": "urgent"}
+        )
