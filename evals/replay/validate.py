@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bros_sglang.evals.step_time.linear import LinearStepTime
     from bros_sglang.evals.step_time.record import RecordedStep
 
+PROFILE_S = 64.0
 WARMUP_S = 5.0
 TOLERANCE = 0.15
 # What is compared, and where it stands in a result.
@@ -150,7 +151,9 @@ def validate_policy(
     outcomes = []
     on_phase(f"{policy_name}: starting the server")
     with ServerProcess(recording_command(arguments), folder / f"server-{policy_name}.log", env=env) as server:
-        idle = load_in_phases(server.url, 40.0, lambda phase: on_phase(f"{policy_name}: profile, {phase}"))
+        idle = load_in_phases(
+            server.url, PROFILE_S, lambda phase: on_phase(f"{policy_name}: profile, {phase}")
+        )
         profile = fitted(read_steps(steps_file), idle, arguments)
         dialect = probe.identify(server.url)
         for number in range(rounds):

@@ -1,4 +1,4 @@
-"""Fit a step-time model to recorded passes: non-negative least squares on relative errors."""
+"""Fit a step-time model to recorded passes: weighted non-negative least squares."""
 
 from __future__ import annotations
 
@@ -101,8 +101,10 @@ def _features(steps: Sequence[Step]) -> NDArray[np.float64]:
 
 def _solve(features: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = np.maximum(features.max(axis=0), 1.0)  # columns of like size: attention pairs run to 1e9
-    weight = 1.0 / seconds
-    solution, _ = nnls(features / scale * weight[:, None], np.ones(len(seconds)))
+    # Each second of passes counts alike: by relative error thousands of short passes would rule the fit,
+    # by absolute error a few long ones.
+    weight = 1.0 / np.sqrt(seconds)
+    solution, _ = nnls(features / scale * weight[:, None], seconds * weight)
     return np.asarray(solution / scale, dtype=np.float64)
 
 
@@ -130,7 +132,7 @@ def fit_steps(
         predicted = features @ solution
         kept = seconds < OUTLIER_FACTOR * predicted
         solution = _solve(features[kept], seconds[kept])
-    # Least squares on relative errors lean to the short side; put the sum right: it is what queues feel.
+    # What queues feel is the sum of the passes: put it right.
     solution *= seconds[kept].sum() / (features[kept] @ solution).sum()
     predicted = features[kept] @ solution
     errors = np.abs(predicted - seconds[kept]) / seconds[kept]

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 IDLE_PROMPT, IDLE_RATE = 64, 5.0
 # Steps beside each other: (outstanding requests, share of the longest prompt, output tokens).
-PHASES = ((1, 0.5, "8-32"), (4, 0.5, "16-96"), (16, 0.25, "16-64"), (32, 0.12, "32-96"), (6, 1.0, "2-8"))
+PHASES = (
+    (1, 0.5, "8-32"),
+    (3, 0.5, "8-64"),
+    (8, 0.5, "16-64"),
+    (16, 0.4, "16-64"),
+    (24, 0.25, "16-64"),
+    (32, 0.12, "32-96"),
+    (6, 1.0, "2-8"),
+)
 
 
 @dataclass(frozen=True, slots=True)
