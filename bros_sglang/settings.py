@@ -59,12 +59,12 @@ class BrosSettings(BaseModel):
     )
     arrival_guard: Share = Field(
         0.25,
-        description="Longest step, as a share of `ttft_ms`: a real-time arrival waits for it.",
+        description="Longest step, as a share of the tightest recent TTFT target: an arrival waits for it.",
     )
     decode_lead: Annotated[float, Field(ge=0, le=10)] = Field(
         0.5,
-        description="How far ahead of their deadlines running real-time requests are kept, as a share of"
-        " `ttft_ms`: room in time for real-time prefill.",
+        description="How far ahead of their deadlines running real-time requests are kept, as a share of the"
+        " tightest recent TTFT target: room in time for real-time prefill.",
     )
     margin_bands: float = Field(
         2.0,
@@ -95,6 +95,9 @@ class BrosSettings(BaseModel):
     )
     min_rt_chunk_tokens: int = Field(
         64, ge=1, description="Real-time prefill moves at least so many tokens a step."
+    )
+    keep_preempted: bool = Field(
+        True, description="Keep a preempted request's KV until it is needed; off drops it, as stock does."
     )
     max_preemptions: int = Field(
         8, ge=1, description="A best-effort request preempted so often is chosen last from then on."

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import deque
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from sglang.srt.managers.io_struct import GetInternalStateReqOutput
 from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
-from sglang.srt.mem_cache.common import match_kv_cache
+from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
+from sglang.srt.runtime_context import get_parallel
 
 from bros_sglang import launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
@@ -40,6 +43,7 @@ from bros_sglang.scheduler.waiting_queue import BE_WINDOW, WaitingQueue
 from bros_sglang.settings import BrosSettings
 
 _INFINITY = float("inf")
+_RECENT_ARRIVALS = 64
 _NO_PLAN = Plan(0, 0, 0, 0.0, 0.0, 0.0, Bound.NO_RT, ())
 
 
@@ -87,12 +91,13 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.clock = AgreedClock()
         self.meter = StepMeter(_step_time_model(self.bros_settings))
         self._aimd = AimdCap()
+        self._recent_ttft_s: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         self._demand_epoch = -1  # of the cache's eviction clock, when demand was last refreshed
         self.room = Room(self.bros_settings)
         self.plan: Plan = _NO_PLAN
         self.decisions = DecisionRing(self.bros_settings.decision_records)
         self.decision: Decision | None = None  # of the pass under way
-        self._decision_log = _open_log(self.bros_settings.decision_log)
+        self._decision_log = _open_log(self.bros_settings.decision_log, get_parallel().tp_rank)
         self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
         self._parking_open = True  # whether this pass may still park rows
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
@@ -208,8 +213,20 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             # No tick is sent while idle; the request brings a time that all ranks see alike.
             self.clock.advance(dispatched_s)
         req.bros = build_state(recv_req, self.bros_settings, self.clock.now_s)
+        if req.bros.is_rt:
+            self._note_target(req.bros.slo.ttft_s)
         self.books.arrived(req, read_clock())
         return req
+
+    def _note_target(self, ttft_s: float) -> None:
+        """Scale the time kept free for arrivals by the tightest TTFT target of the last ones."""
+        self._recent_ttft_s.append(ttft_s)
+        tightest_s = min(self._recent_ttft_s)
+        self.limits = replace(
+            self.limits,
+            arrival_guard_s=tightest_s * self.bros_settings.arrival_guard,
+            decode_lead_s=tightest_s * self.bros_settings.decode_lead,
+        )
 
     # -- a pass ---------------------------------------------------------------------------------------
 
@@ -403,7 +420,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def _release(self, req: Any, *, mid_prefill: bool = False) -> None:
         """Put a request's KV into the tree and take its seat; a result in flight for it will be dropped."""
         self.books.preempted(req, mid_prefill=mid_prefill)
-        self.tree_cache.release_preempted(req)
+        if self.bros_settings.keep_preempted:
+            self.tree_cache.release_preempted(req)
+        else:
+            release_kv_cache(req, self.tree_cache, checkpoint=False)
         req.reset_for_retract()
         req.bros.preemptions += 1
         if self.decision is not None:
@@ -504,21 +524,24 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def run_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Note what the step computes, then launch it."""
-        self.meter.launched(self.forward_ct + 1, shape_of(batch), read_clock())
+        step = self.forward_ct + 1
+        self.meter.launched(step, shape_of(batch), read_clock())
         self._launch_s = self.clock.now_s
-        return super().run_batch(batch, *args, **kwargs)
+        result = super().run_batch(batch, *args, **kwargs)
+        event = getattr(result, "copy_done", None)
+        if isinstance(event, torch.cpu.Event) or (event is None and self.device == "cpu"):
+            self.meter.ended(step, read_clock())  # a CPU has computed when it returns
+        elif event is not None:
+            result.copy_done = _StampedEvent(event, lambda: self.meter.ended(step, read_clock()))
+        return result
 
     def process_batch_result(self, batch: Any, result: Any) -> None:
         """Measure the step, and note whose first token it made."""
-        step = batch.forward_iter
-        event = getattr(result, "copy_done", None)
-        if event is not None:
-            result.copy_done = _StampedEvent(event, lambda: self.meter.ended(step, read_clock()))
-        elif self.device == "cpu":
-            self.meter.ended(step, read_clock())  # the forward pass ran where it was launched
         super().process_batch_result(batch, result)
-        if event is None and self.device != "cpu":
-            self.meter.ended(step, read_clock())
+        if getattr(result, "copy_done", None) is None and self.device != "cpu":
+            self.meter.ended(
+                batch.forward_iter, read_clock()
+            )  # the host waited for the tokens
         self.books.after_step(batch.reqs, read_clock())
         for req in batch.reqs:
             state: ReqState = req.bros
@@ -618,10 +641,15 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         super()._add_request_to_queue(req, is_retracted)
 
 
-def _open_log(path: Path | None) -> Any:
-    """Open the decision log for appending, line by line; None where none is asked for."""
+def _open_log(path: Path | None, rank: int) -> Any:
+    """Open the decision log for appending, line by line; None where none is asked for.
+
+    Tensor-parallel ranks after the first write files of their own (`FILE.rank1`), which must be equal.
+    """
     if path is None:
         return None
+    if rank:
+        path = path.with_name(f"{path.name}.rank{rank}")
     try:
         return path.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
