@@ -1,16 +1,19 @@
-"""`GET /bros/status` and `bros top` against a live server."""
+"""`GET /bros/status`, `bros top` and bros's part of `/metrics` against a live server."""
 
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from bros_sglang.cli.top import app
 from bros_sglang.evals.live.server_process import ServerProcess
+from bros_sglang.scheduler.metrics import _CLASS_COUNTERS, _GAUGES, _PASS_COUNTERS
 from bros_sglang.status import BrosStatus
 from tests.conftest import StartServer
 
@@ -20,7 +23,8 @@ KEY = "the-key"
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> ServerProcess:
-    return start_server("--policy", "bros", "--max-total-tokens", "2048", "--api-key", KEY, "--sleep-on-idle")
+    flags = ("--policy", "bros", "--max-total-tokens", "2048", "--enable-metrics", "--sleep-on-idle")
+    return start_server(*flags, "--api-key", KEY)
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,50 @@ def test_bros_top_reads_it(server: ServerProcess) -> None:
     result = CliRunner().invoke(app, [server.url, "--once", "--api-key", KEY])
     assert result.exit_code == 0
     assert "KV: 2,048 tokens" in result.output
+
+
+# -- /metrics, which needs no key
+
+
+def _samples(server: ServerProcess) -> dict[tuple[str, str | None], float]:
+    text = httpx.get(f"{server.url}/metrics/", timeout=30, trust_env=False).text
+    return {
+        (sample.name, sample.labels.get("request_class")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("sglang:bros_") and not sample.name.endswith("_bucket")
+    }
+
+
+def test_requests_show_in_the_metrics_of_their_class(server: ServerProcess, client: httpx.Client) -> None:
+    before = _samples(server)
+    for _ in range(3):
+        _generate(client, 0, "rt", 5)
+    _generate(client, 0, "be", 8)
+    end = time.monotonic() + 20.0
+    while True:  # an idle server tells what is left to tell within a pass
+        after = _samples(server)
+        grown = {key: value - before.get(key, 0.0) for key, value in after.items()}
+        if grown["sglang:bros_num_finished_reqs_total", "be"] == 1 or time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    for which, requests, tokens in (("rt", 3, 15), ("be", 1, 8)):
+        assert grown["sglang:bros_num_received_reqs_total", which] == requests
+        assert grown["sglang:bros_num_finished_reqs_total", which] == requests
+        assert grown["sglang:bros_generation_tokens_total", which] == tokens
+        assert grown["sglang:bros_time_to_first_token_seconds_count", which] == requests
+        assert grown["sglang:bros_queue_time_seconds_count", which] == requests
+        assert grown["sglang:bros_time_per_output_token_seconds_count", which] == requests
+    assert grown["sglang:bros_passes_total", None] > 0
+    assert after["sglang:bros_num_running_reqs", "rt"] == 0
+    held = sum(
+        after[f"sglang:bros_kv_{kind}_tokens", which] for kind in ("used", "cached") for which in ("rt", "be")
+    )
+    assert held + after["sglang:bros_kv_free_tokens", None] == 2048
+
+
+def test_every_metric_is_there(server: ServerProcess) -> None:
+    names = {name for name, _ in _samples(server)}
+    for name, _ in (*_CLASS_COUNTERS.values(), *_PASS_COUNTERS.values()):
+        assert f"sglang:bros_{name}" in names
+    assert {f"sglang:bros_{name}" for name in _GAUGES} <= names

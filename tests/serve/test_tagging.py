@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import sglang as sgl
 
+from bros_sglang import lang
 from bros_sglang.evals.live.server_process import ServerProcess
 from tests.conftest import StartServer
 
@@ -190,3 +194,120 @@ def test_responses(server: ServerProcess, client: openai.OpenAI) -> None:
         client.responses.create(
             model=MODEL, input="the", max_output_tokens=3, extra_headers={"x-bros-class": "urgent"}
         )
+
+
+# -- SGLang's frontend language
+
+
+@sgl.function
+def _answer(s: Any, question: str) -> None:
+    s += "the people " + question
+    s += sgl.gen("answer", max_tokens=3)
+
+
+@sgl.function
+def _in_parts(s: Any) -> None:
+    s += "the people " + sgl.gen("first", max_tokens=3)
+    with lang.best_effort():
+        s += sgl.gen("second", max_tokens=3)
+        with lang.realtime(ttft_ms=200):
+            s += sgl.gen("third", max_tokens=3)
+    s += sgl.gen("fourth", max_tokens=3)
+
+
+@sgl.function
+def _forked(s: Any) -> None:
+    s += "the people "
+    with lang.best_effort():
+        forks = s.fork(2)
+        for fork in forks:
+            fork += sgl.gen("part", max_tokens=3)
+        forks.join()
+    s += forks[0]["part"]
+
+
+@sgl.function
+def _chosen(s: Any) -> None:
+    s += "the people "
+    s += sgl.gen("choice", choices=["of", "water"])
+
+
+def _counts(server: ServerProcess, run: Any) -> tuple[int, int]:
+    before = _finished(server)
+    run()
+    after = _finished(server)
+    return after[0] - before[0], after[1] - before[1]
+
+
+@pytest.fixture
+def endpoint(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> lang.RuntimeEndpoint:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return lang.RuntimeEndpoint(server.url)
+
+
+def test_a_program_runs_in_the_class_of_its_endpoint_or_of_the_block_around(
+    server: ServerProcess, endpoint: lang.RuntimeEndpoint
+) -> None:
+    patient = lang.RuntimeEndpoint(server.url, request_class="be")
+    assert _counts(server, lambda: _answer.run(question="a", backend=endpoint).text()) == (1, 0)
+    assert _counts(server, lambda: _answer.run(question="b", backend=patient).text()) == (0, 1)
+    with lang.best_effort():
+        assert _counts(server, lambda: _answer.run(question="c", backend=endpoint).text()) == (0, 1)
+    with lang.realtime():
+        assert _counts(server, lambda: _answer.run(question="d", backend=patient).text()) == (1, 0)
+
+
+def test_streams_and_batches_keep_the_tag_in_their_threads(
+    server: ServerProcess, endpoint: lang.RuntimeEndpoint
+) -> None:
+    def stream() -> None:
+        with lang.best_effort():
+            state = _answer.run(question="e", backend=endpoint, stream=True)
+        assert "".join(state.text_iter(var_name="answer")) == state["answer"]
+
+    def batch() -> None:
+        with lang.best_effort(deadline_s=60):
+            states = _answer.run_batch(
+                [{"question": text} for text in "fgh"], backend=endpoint, num_threads=2
+            )
+        assert all(state.error() is None for state in states)
+
+    assert _counts(server, stream) == (0, 1)
+    rt, be = _counts(server, batch)
+    assert rt == 0
+    assert be >= 3  # and a prefix computed ahead, perhaps
+
+
+def test_parts_of_a_program_have_classes_of_their_own(
+    server: ServerProcess, endpoint: lang.RuntimeEndpoint
+) -> None:
+    assert _counts(server, lambda: _in_parts.run(backend=endpoint).text()) == (3, 1)
+    with lang.best_effort():
+        assert _counts(server, lambda: _in_parts.run(backend=endpoint).text()) == (1, 3)
+
+
+def test_fork_and_select(server: ServerProcess, endpoint: lang.RuntimeEndpoint) -> None:
+    rt, be = _counts(server, lambda: _forked.run(backend=endpoint).text())
+    assert rt == 0
+    assert be >= 2
+    with lang.best_effort():
+        rt, be = _counts(server, lambda: _chosen.run(backend=endpoint).text())
+    assert rt == 0
+    assert be >= 2
+
+
+def test_a_stock_endpoint_is_not_touched(server: ServerProcess, endpoint: lang.RuntimeEndpoint) -> None:
+    stock = sgl.RuntimeEndpoint(server.url)
+    with lang.best_effort():
+        assert _counts(server, lambda: _answer.run(question="i", backend=stock).text()) == (1, 0)
+
+
+def test_the_chat_agent_example(server: ServerProcess) -> None:
+    def run() -> None:
+        command = [sys.executable, "examples/chat_agent.py", "--url", server.url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.count("memory:") == 3
+
+    rt, be = _counts(server, run)
+    assert rt == 3
+    assert be >= 3 * 2  # a note and a choice each, which takes more than one request
