@@ -198,6 +198,9 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
         be_tokens = min(wanted, fitting)
         if be_tokens < min(limits.min_be_chunk_tokens, view.be_prefill_tokens):
             be_tokens = 0
+            if not rt_about and not view.be_rows:
+                # However short the steps that arrivals ask for: in an idle engine somebody has to move.
+                be_tokens = min(wanted, max(limits.min_be_chunk_tokens, limits.min_rt_chunk_tokens))
         elif be_tokens == room and room < view.be_prefill_tokens:
             bound = Bound.CHUNK
     predicted = StepShape(

@@ -135,3 +135,19 @@ def test_what_is_lent_beyond_the_floor_makes_no_running_request_late(view: View)
     lent = plan.be_prefill_tokens > 0 or (plan.be_rows > 0 and (view.rt_rows > 0 or view.rt_prefills))
     if lent and view.rt_rows:
         assert plan.predicted_s <= max(view.rt_next_due_s - view.start_s, 0.0) + 1e-6
+
+
+@given(
+    guard_s=st.floats(0.0, 1.0),
+    tokens=st.integers(1, 10_000),
+    prefix=st.integers(0, 100_000),
+    fixed_s=st.floats(0.0, 0.5),
+)
+def test_an_idle_engine_never_leaves_best_effort_waiting(
+    guard_s: float, tokens: int, prefix: int, fixed_s: float
+) -> None:
+    # A target that no step can meet (a client may name any) must not stop what is there to do.
+    model = StepTimeModel(Coefficients(fixed_s, 3e-5, 5e-10, 1e-5, 0.0, 0.0))
+    view = replace(IDLE, be_prefill_tokens=tokens, be_prefix_tokens=prefix)
+    plan = plan_step(view, model, replace(LIMITS, arrival_guard_s=guard_s))
+    assert 0 < plan.be_prefill_tokens <= min(tokens, LIMITS.chunk_tokens)
