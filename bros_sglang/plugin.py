@@ -110,7 +110,7 @@ def arm_http_server(manager: Any) -> None:
 
     Called when the tokenizer manager is built in a process that serves HTTP; an offline engine does not.
     """
-    from bros_sglang import door, status_route
+    from bros_sglang import config_route, door, status_route
 
     _apply(
         {
@@ -125,6 +125,7 @@ def arm_http_server(manager: Any) -> None:
         }
     )
     status_route.add_route(manager)
+    config_route.add_route(manager)
 
 
 def arm_scheduler(server_args: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 SUPPORTED_RANGE: Final = ">=0.5.23,<0.5.24"
 TESTED_VERSION: Final = "0.5.23"
+CONFIG_RID: Final = "bros-config"  # marks the SetInternalStateReq that changes bros's settings
 STATUS_RID: Final = "bros-status"  # marks the GetInternalStateReq that asks for bros's status alone
 
 _SCHEDULER: Final = "sglang.srt.managers.scheduler"
@@ -67,6 +68,12 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "TokenizerControlMixin.get_internal_state",
         "its way to the schedulers and back carries `/bros/status`",
     ),
+    Seam(
+        "sglang.srt.managers.tokenizer_control_mixin",
+        "TokenizerControlMixin.set_internal_state",
+        "carries `/bros/config`",
+        ("obj",),
+    ),
     Seam("sglang.srt.managers.io_struct", "GetInternalStateReqOutput", "carries `/bros/status`"),
     Seam(
         "sglang.srt.entrypoints.openai.serving_base",
@@ -107,6 +114,7 @@ SEAMS: Final[tuple[Seam, ...]] = (
     ),
     Seam(_SCHEDULER, "Scheduler._collect_inflight_batches", "lets aborts reach parked rows"),
     Seam(_SCHEDULER, "Scheduler.init_metrics_collector", "adds its metrics to `/metrics`"),
+    Seam(_SCHEDULER, "Scheduler.set_internal_state", "takes over `/bros/config`", ("recv_req",)),
     Seam(_SCHEDULER, "Scheduler.get_internal_state", "answers `/bros/status`", ("recv_req",)),
     Seam(_SCHEDULER, "Scheduler._release_aborted_request", "counts aborted requests", ("req",)),
     Seam(_SCHEDULER, "Scheduler.is_fully_idle", "counts parked rows"),

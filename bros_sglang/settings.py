@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -143,6 +144,31 @@ class BrosSettings(BaseModel):
     def priority_rule(self) -> PriorityRule:
         """Return the rule by which a stock priority names a class."""
         return PriorityRule(self.rt_priority_at_least, self.be_priority_at_most)
+
+
+# What may change while the server runs (`/bros/config`): numbers that every decision reads anew.
+CHANGEABLE: Final = (
+    *("ttft_ms", "tpot_ms", "tier_priority_ttft_ms", "tier_priority_tpot_ms"),
+    *("arrival_guard", "decode_lead", "margin_bands", "fixed_margin_ms", "be_floor_share"),
+    *("headroom_min_share", "headroom_max_share", "rt_cache_max_share", "max_preemptions"),
+)
+
+
+def change_settings(settings: BrosSettings, values: Any) -> BrosSettings:
+    """Return settings with some values changed; raises SettingsError naming the key and what to change."""
+    if not isinstance(values, Mapping) or not values:
+        raise SettingsError('/bros/config: expected an object of settings such as {"ttft_ms": 300}')
+    for key, value in values.items():
+        if key not in BrosSettings.model_fields:
+            known = ", ".join(CHANGEABLE)
+            raise SettingsError(f"/bros/config: unknown key {key!r}; what may change is {known}")
+        if key not in CHANGEABLE:
+            raise SettingsError(
+                f"/bros/config: {key} cannot change while the server runs; restart with {flag_of(key)}"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SettingsError(f"/bros/config: {key}: expected a number, got {value!r}")
+    return _build({**settings.model_dump(), **values}, "/bros/config")
 
 
 def flag_of(field: str) -> str:

@@ -20,7 +20,7 @@ class Room:
     """Book-keeping of demand and output lengths, and choices that follow from it. Host numbers only."""
 
     def __init__(self, settings: BrosSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.demand = RtDemand(least_horizon_s=settings.headroom_horizon_s)
         self.rt_output = OutputLength()
         self.be_output = OutputLength()
@@ -64,8 +64,8 @@ class Room:
         headroom = reserve_tokens(
             self.demand.expected_tokens(now_s),
             pool_tokens=pool_tokens,
-            min_share=self._settings.headroom_min_share,
-            max_share=self._settings.headroom_max_share,
+            min_share=self.settings.headroom_min_share,
+            max_share=self.settings.headroom_max_share,
         )
         return max(0, headroom - int(tree.held.tokens)) + self.rt_cache_kept(tree, pool_tokens)
 
@@ -74,7 +74,7 @@ class Room:
         rt_evictable = max(0, int(tree.evictable_size()) - int(tree.be_evictable_tokens()))
         hit_share = self._rt_hit_tokens / self._rt_prompt_tokens if self._rt_prompt_tokens else 0.0
         worth = min(1.0, hit_share / _FULL_WORTH_HIT_SHARE)
-        return int(min(worth * rt_evictable, self._settings.rt_cache_max_share * pool_tokens))
+        return int(min(worth * rt_evictable, self.settings.rt_cache_max_share * pool_tokens))
 
     # -- preemption
 
@@ -109,6 +109,6 @@ class Room:
             candidates,
             needed_tokens=tokens,
             needed_slots=slots,
-            max_preemptions=self._settings.max_preemptions,
+            max_preemptions=self.settings.max_preemptions,
         )
         return [reqs[index] for index in chosen]

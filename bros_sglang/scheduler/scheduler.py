@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sglang.srt.managers.io_struct import GetInternalStateReqOutput
+from sglang.srt.managers.io_struct import GetInternalStateReqOutput, SetInternalStateReqOutput
 from sglang.srt.managers.scheduler import Scheduler
 from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
 from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
@@ -29,6 +29,7 @@ from bros_sglang.policies.floor import FloorShare
 from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
 from bros_sglang.policies.slack import next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
+from bros_sglang.scheduler import live_settings
 from bros_sglang.scheduler.books import Books
 from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock
 from bros_sglang.scheduler.metrics import BrosMetrics
@@ -624,6 +625,12 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def is_fully_idle(self, *args: Any, **kwargs: Any) -> bool:
         """Count parked rows as work."""
         return self.parked is None and super().is_fully_idle(*args, **kwargs)
+
+    def set_internal_state(self, recv_req: Any) -> Any:
+        """Take over what `/bros/config` changes, on the way of SGLang's own knobs."""
+        if recv_req.rid != seams.CONFIG_RID:
+            return super().set_internal_state(recv_req)
+        return SetInternalStateReqOutput(updated=live_settings.change(self, recv_req.server_args))
 
     def _release_aborted_request(self, req: Any) -> None:
         self.books.aborted_waiting(req, read_clock())

@@ -1,4 +1,4 @@
-"""`GET /bros/status`, `bros top` and bros's part of `/metrics` against a live server."""
+"""`/bros/status`, `/bros/config`, `bros top` and bros's part of `/metrics` against a live server."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from tests.conftest import StartServer
 
 pytestmark = pytest.mark.server
 KEY = "the-key"
+ADMIN_KEY = "the-admin-key"
 
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer) -> ServerProcess:
     flags = ("--policy", "bros", "--max-total-tokens", "2048", "--enable-metrics", "--sleep-on-idle")
-    return start_server(*flags, "--api-key", KEY)
+    return start_server(*flags, "--api-key", KEY, "--admin-api-key", ADMIN_KEY)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,55 @@ def test_bros_top_reads_it(server: ServerProcess) -> None:
     result = CliRunner().invoke(app, [server.url, "--once", "--api-key", KEY])
     assert result.exit_code == 0
     assert "KV: 2,048 tokens" in result.output
+
+
+def _change(client: httpx.Client, key: str, content: str) -> httpx.Response:
+    return client.post("/bros/config", content=content, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_settings_change_with_the_admin_key_alone(client: httpx.Client) -> None:
+    assert _change(client, KEY, '{"ttft_ms": 300}').status_code == 401
+    assert _status(client).config.rt_targets.ttft_ms == 500.0
+
+    changed = _change(client, ADMIN_KEY, '{"ttft_ms": 0.001, "be_floor_share": 0.25}')
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["settings"]["ttft_ms"] == 0.001
+    assert client.get("/bros/config").json() == changed.json()
+    config = _status(client).config
+    assert (config.rt_targets.ttft_ms, config.be_floor_share) == (0.001, 0.25)
+
+    # The scheduler goes by it: nobody can meet that target.
+    before = _attained(client)
+    _generate(client, 900, "rt", 3)
+    after = _attained(client)
+    assert after[0] - before[0] == 1
+    assert after[1] == before[1]
+    assert _change(client, ADMIN_KEY, '{"ttft_ms": 500, "be_floor_share": 0.02}').status_code == 200
+
+
+def _attained(client: httpx.Client) -> tuple[int, int]:
+    minute = _status(client).rt.last_minute
+    assert minute.attainment is not None
+    return minute.finished, round(minute.attainment * minute.finished)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"ttft": 3}', "unknown key"),
+        ('{"ttft_ms": -1}', "ttft_ms"),
+        ('{"ttft_ms": NaN}', "ttft_ms"),
+        ('{"decision_log": 1}', "cannot change"),
+        ("[]", "expected an object"),
+        ("no json", "not JSON"),
+    ],
+)
+def test_a_bad_change_changes_nothing(client: httpx.Client, content: str, said: str) -> None:
+    before = client.get("/bros/config").json()
+    refused = _change(client, ADMIN_KEY, content)
+    assert refused.status_code == 400
+    assert said in refused.json()["error"]["message"]
+    assert client.get("/bros/config").json() == before
 
 
 # -- /metrics, which needs no key

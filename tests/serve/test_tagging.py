@@ -196,6 +196,23 @@ def test_responses(server: ServerProcess, client: openai.OpenAI) -> None:
         )
 
 
+def test_a_target_that_nobody_can_meet_stops_nobody(server: ServerProcess, client: openai.OpenAI) -> None:
+    def ask(headers: dict[str, str]) -> None:
+        client.completions.create(model=MODEL, prompt="the people", max_tokens=3, extra_headers=headers)
+
+    assert _class_of(server, lambda: ask({"x-slo-ttft-ms": "0.001", "x-slo-tpot-ms": "0.001"})) == "rt"
+    assert _class_of(server, lambda: ask({"x-bros-class": "be"})) == "be"
+
+
+def test_a_server_without_an_admin_key_changes_nothing(server: ServerProcess) -> None:
+    url = f"{server.url}/bros/config"
+    refused = httpx.post(url, json={"ttft_ms": 300}, timeout=60.0, trust_env=False)
+    assert refused.status_code == 403
+    assert "--admin-api-key" in refused.json()["error"]["message"]
+    settings = httpx.get(url, timeout=60.0, trust_env=False).json()["settings"]
+    assert settings["ttft_ms"] == 500.0
+
+
 # -- SGLang's frontend language
 
 
