@@ -38,9 +38,7 @@ def demo(
         int, typer.Option(help="Interleaved rounds; the table shows medians, each round is kept.", min=1)
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of lengths and arrivals.", min=0)] = 0,
-    overwrite: Annotated[  # noqa: FBT002 (typer)
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:
     """Show stock SGLang and bros under the same mixed load, on the CPU with a tiny model.
 

@@ -31,7 +31,7 @@ def live(
         str | None, typer.Option(help="Measure the server at this URL (OpenAI-compatible).")
     ] = None,
     label: Annotated[str, typer.Option(help="Name of that server in the results.")] = "server",
-    bounds: Annotated[  # noqa: FBT002 (typer)
+    bounds: Annotated[
         bool, typer.Option("--bounds", help="Also RT alone and BE alone on that server.")
     ] = False,
     policies: Annotated[
@@ -58,9 +58,7 @@ def live(
     seed: Annotated[int, typer.Option(help="Seed of lengths and arrivals.", min=0)] = 0,
     api: Annotated[str, typer.Option(help="auto, sglang (/generate) or openai (/v1/completions).")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("eval-live"),
-    overwrite: Annotated[  # noqa: FBT002 (typer)
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:
     """Measure live servers under mixed load; writes results.json, results.csv and requests.parquet.
 

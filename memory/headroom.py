@@ -35,9 +35,7 @@ class RtDemand:
     taken as Poisson). least_horizon_s: look ahead at least so far, however fast room comes back.
     """
 
-    def __init__(
-        self, *, window_s: float = 30.0, sigmas: float = 2.0, least_horizon_s: float = 0.0
-    ) -> None:
+    def __init__(self, *, window_s: float = 30.0, sigmas: float = 2.0, least_horizon_s: float = 0.0) -> None:
         self.window_s = window_s
         self.least_horizon_s = least_horizon_s
         self.sigmas = sigmas

@@ -42,7 +42,7 @@ def test_it_stands_back_for_sglangs_own_cpu_engine(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("prefixes", "news"), [([0], [5]), ([7], [4]), ([0, 3, 10], [6, 1, 4])])
-def test_cropped_attention_equals_attention_over_the_whole_sequence(prefixes: list[int], news: list[int]) -> None:
+def test_cropped_attention_equals_the_formula(prefixes: list[int], news: list[int]) -> None:
     """Each new row attends to its own context: checked against the formula, row by row."""
     torch.manual_seed(0)
     heads, kv_heads, size, slots = 4, 2, 8, 64
