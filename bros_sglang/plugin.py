@@ -22,6 +22,7 @@ _ALLOCATORS: Final = "sglang.srt.mem_cache.allocator"
 _BATCH: Final = "sglang.srt.managers.schedule_batch.ScheduleBatch"
 _HTTP_SERVER: Final = "sglang.srt.entrypoints.http_server"
 _SERVING: Final = "sglang.srt.entrypoints.openai"
+_TIME_STATS: Final = "sglang.srt.observability.req_time_stats.APIServerReqTimeStats"
 _TOKENIZER_MANAGER: Final = "sglang.srt.managers.tokenizer_manager.TokenizerManager"
 
 
@@ -89,11 +90,12 @@ def arm_main(server_args: Any) -> None:
     launch_args.attach_settings(server_args, settings)
     server_args.enable_mixed_chunk = settings.mixed_chunk
 
-    from bros_sglang import door
+    from bros_sglang import arrival_times, door
 
     _apply(
         {
             f"{_TOKENIZER_MANAGER}._create_tokenized_object": (door.around_create_tokenized_object, "AROUND"),
+            f"{_TIME_STATS}.__getstate__": (arrival_times.after_getstate, "AFTER"),
             f"{_TOKENIZER_MANAGER}.generate_request": (door.around_generate_request, "AROUND"),
             f"{_TOKENIZER_MANAGER}.__init__": (_after_tokenizer_manager_init, "AFTER"),
         }
@@ -136,6 +138,7 @@ def arm_scheduler(server_args: Any) -> None:
     """
     seams.require_seams()
 
+    from bros_sglang import arrival_times
     from bros_sglang.memory import radix_cache
     from bros_sglang.memory.allocator import BidirectionalTokenToKVPoolAllocator
     from bros_sglang.memory.paged_allocator import BidirectionalPagedTokenToKVPoolAllocator
@@ -154,6 +157,7 @@ def arm_scheduler(server_args: Any) -> None:
                 radix_cache.build_radix_cache,
                 "REPLACE",
             ),
+            f"{_TIME_STATS}.__getstate__": (arrival_times.after_getstate, "AFTER"),
             f"{_BATCH}.prepare_for_extend": (placement.around_prepare_for_extend, "AROUND"),
             f"{_BATCH}.prepare_for_decode": (placement.around_prepare_for_decode, "AROUND"),
             f"{_BATCH}._get_decode_retraction_order": (retraction.around_decode_retraction_order, "AROUND"),

@@ -52,6 +52,11 @@ SEAMS: Final[tuple[Seam, ...]] = (
         ("obj",),
     ),
     Seam(
+        "sglang.srt.observability.req_time_stats",
+        "APIServerReqTimeStats.__getstate__",
+        "lets requests bring the time of their receipt",
+    ),
+    Seam(
         "sglang.srt.managers.tokenizer_manager",
         "TokenizerManager.generate_request",
         "reads tags in headers",

@@ -22,7 +22,7 @@ from sglang.srt.managers.scheduler_components.invariant_checker import Scheduler
 from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
 from sglang.srt.runtime_context import get_parallel
 
-from bros_sglang import launch_args, seams
+from bros_sglang import arrival_times, launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.floor import FloorShare
@@ -209,7 +209,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def _create_generation_req(self, recv_req: Any, *args: Any, **kwargs: Any) -> Any:
         req = super()._create_generation_req(recv_req, *args, **kwargs)
-        dispatched_s = getattr(recv_req.time_stats, "api_server_dispatch_time", 0.0) or 0.0
+        dispatched_s = arrival_times.of(recv_req).dispatched_s
         if self._is_idle():
             # No tick is sent while idle; the request brings a time that all ranks see alike.
             self.clock.advance(dispatched_s)
@@ -540,9 +540,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Measure the step, and note whose first token it made."""
         super().process_batch_result(batch, result)
         if getattr(result, "copy_done", None) is None and self.device != "cpu":
-            self.meter.ended(
-                batch.forward_iter, read_clock()
-            )  # the host waited for the tokens
+            self.meter.ended(batch.forward_iter, read_clock())  # the host waited for the tokens
         self.books.after_step(batch.reqs, read_clock())
         for req in batch.reqs:
             state: ReqState = req.bros

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bros_sglang import arrival_times
 from bros_sglang.policies.slack import Slo, first_token_due
 from bros_sglang.request_class import RequestClass, Tag, TagError, parse_tag
 from bros_sglang.scheduler.books import Report
@@ -59,7 +60,7 @@ def build_state(recv_req: Any, settings: BrosSettings, now_s: float) -> ReqState
     )
     aim = settings.target_share / 1e3
     slo = Slo((tag.ttft_ms or settings.ttft_ms) * aim, (tag.tpot_ms or settings.tpot_ms) * aim)
-    created_s = getattr(recv_req.time_stats, "created_time", 0.0) or 0.0
+    created_s = arrival_times.of(recv_req).created_s
     arrival_s = created_s if 0.0 < now_s - created_s < 60.0 else now_s
     group: Hashable = recv_req.rid
     if request_class is RequestClass.BE and len(recv_req.input_ids) > GROUP_TOKENS:

@@ -60,6 +60,17 @@ def _books_balance(status: BrosStatus) -> None:
     assert scheduler.kv.free_tokens + sum(held) == scheduler.kv.pool_tokens == 2048
 
 
+def test_a_pause_does_not_make_the_next_request_old(client: httpx.Client) -> None:
+    _generate(client, 1, "rt", 3)
+    pause_s = 3.0
+    time.sleep(pause_s)
+    before = _status(client).rt
+    _generate(client, 2, "rt", 3)
+    after = _status(client).rt
+    assert after.requests_total == before.requests_total + 1
+    assert (after.last_minute.ttft_p99_s or 0.0) < max(pause_s, before.last_minute.ttft_p99_s or 0.0)
+
+
 def test_counts_follow_the_requests(client: httpx.Client) -> None:
     before = _status(client)
     seen = []
