@@ -42,11 +42,11 @@ def test_evicted_kv_comes_back_from_host(start_server: StartServer) -> None:
     prompt = [rng.randint(8, 1000) for _ in range(400)]
     first = generate(prompt)
     generate(prompt)  # asked twice: worth a copy in host memory
-    for _ in range(6):
+    for _ in range(3):  # more than the device holds, less than the host does
         generate([rng.randint(8, 1000) for _ in range(700)])
     again = generate(prompt)
     assert again["output_ids"] == first["output_ids"]
     details = again["meta_info"]["cached_tokens_details"]
-    assert details is not None
+    assert details is not None, again["meta_info"]
     assert details["host"] > 0, details
     server.stop()
