@@ -19,13 +19,13 @@ s1|all)
       --seconds 120 --ttft-ms 400 --tpot-ms $tpot
   done; done ;;&
 s2|all)
-  replay s2-azure $small --rt azure --be arxiv --policies rt-alone,fcfs-mixed,priority-mixed,bros \
+  replay s2-azure $small --rt azure --be arxiv:outstanding=64 --policies rt-alone,fcfs-mixed,priority-mixed,bros \
     --seconds 300 --ttft-ms 400 --tpot-ms 50 ;;&
 s3|all)
   replay s3-mooncake --rt mooncake --be paper:outstanding=128,prefix=1000 \
-    --policies rt-alone,fcfs-mixed,priority-mixed,bros --seconds 300 --ttft-ms 2000 --tpot-ms 50 ;;&
+    --policies rt-alone,fcfs-mixed,priority-mixed,bros --seconds 300 --speed 0.25 --ttft-ms 2000 --tpot-ms 50 ;;&
 opt|all)
-  replay opt-13b --model opt-13b --gpu a100-40g --rt sharegpt:rate=1,max_context=2048 --be paper:outstanding=128 \
+  replay opt-13b --model opt-13b --gpu a100-40g --rt sharegpt:rate=0.25,max_context=2048 --be paper:outstanding=128 \
     --policies rt-alone,fcfs-mixed,priority-mixed,round-robin,bros --seconds 120 --ttft-ms 400 --tpot-ms 200 ;;&
 ablation|all)
   for variant in "" be_floor_share=0 keep_preempted=false park_decodes=false 'batch_sizing="fixed"' \
