@@ -117,6 +117,18 @@ REFUSALS: Final[tuple[Refusal, ...]] = (
         "--scheduler-recv-interval",
         "the agreed clock arrives with the requests, every pass",
     ),
+    Refusal(
+        "dp_size",
+        _more_than_one,
+        "--dp-size",
+        "its controller drops the time at which a request was received; run one server a replica behind a router",
+    ),
+    Refusal(
+        "tokenizer_worker_num",
+        _more_than_one,
+        "--tokenizer-worker-num",
+        "headers, service_tier and /bros/status are served by a single process so far",
+    ),
     Refusal("use_ray", _is_set, "--use-ray", "not tried yet"),
     Refusal("is_embedding", _is_set, "--is-embedding", "embedding requests have no tokens with deadlines"),
     Refusal("encoder_only", _is_set, "--encoder-only", "there is nothing to schedule by deadline"),

@@ -24,6 +24,8 @@ def test_a_plain_server_is_accepted() -> None:
         ("dllm_algorithm", "LowConfidence"),
         ("speculative_algorithm", "EAGLE"),
         ("enable_dp_attention", True),
+        ("dp_size", 2),
+        ("tokenizer_worker_num", 2),
         ("enable_priority_scheduling", True),
         ("disable_radix_cache", True),
         ("chunked_prefill_size", -1),
