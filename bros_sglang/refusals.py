@@ -121,7 +121,7 @@ REFUSALS: Final[tuple[Refusal, ...]] = (
         "dp_size",
         _more_than_one,
         "--dp-size",
-        "its controller drops the time at which a request was received; run one server a replica behind a router",
+        "its controller drops the time of a request's receipt; run one server per replica behind a router",
     ),
     Refusal(
         "tokenizer_worker_num",
