@@ -13,7 +13,9 @@ from tests.conftest import StartServer
 
 pytestmark = pytest.mark.server
 
-POOL = ("--max-total-tokens", "1024", "--max-running-requests", "12")
+# Without headroom best-effort requests fill the pool, and real-time ones have to take room from them.
+NO_HEADROOM = ("--bros-headroom-min-share", "0", "--bros-headroom-max-share", "0")
+POOL = ("--max-total-tokens", "1024", "--max-running-requests", "12", *NO_HEADROOM)
 REQUESTS = 40
 
 
@@ -24,13 +26,15 @@ def _requests() -> list[dict[str, Any]]:
     for index in range(REQUESTS):
         realtime = index % 2 == 1
         length = rng.randint(100, 300) if index % 5 == 0 else rng.randint(20, 120)
+        if index in (3, 7, 11):
+            length = 650  # more than best-effort requests leave free of a pool of 1,024
         requests.append(
             {
                 "rid": f"{'rt' if realtime else 'be'}-{index}",
                 "input_ids": [rng.randint(8, 1000) for _ in range(length)],
                 "sampling_params": {
                     "temperature": 0,
-                    "max_new_tokens": 24 if realtime else 80,
+                    "max_new_tokens": 24 if realtime else 120,
                     "ignore_eos": True,
                     "custom_params": {
                         "bros": {"class": "rt", "ttft_ms": 50, "tpot_ms": 10} if realtime else {"class": "be"}
