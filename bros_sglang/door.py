@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
 from bros_sglang import launch_args
-from bros_sglang.request_class import TAG_KEY, RequestClass, Tag, TagError, parse_tag
+from bros_sglang.request_class import TAG_KEY, Tag, TagError, parse_tag
 from bros_sglang.settings import BrosSettings
 from bros_sglang.tag_sources import as_custom_params, merge, tag_of_headers, tag_of_tier, tier_served
 
@@ -71,7 +71,7 @@ async def around_handle_request(
     response = await original(serving, request, raw_request)
     if tier is None:
         return response
-    return _with_tier(response, tier_served(tier, _class_of(tag, request.priority, settings)))
+    return _with_tier(response, tier_served(tier, settings.class_of(tag, request.priority)))
 
 
 async def around_create_responses(
@@ -94,10 +94,6 @@ async def _outer_tag(raw_request: Any, settings: BrosSettings) -> tuple[str | No
     tier = body.get("service_tier") if isinstance(body, dict) else None
     outer = merge(tag_of_headers(raw_request.headers), tag_of_tier(tier, settings))
     return tier, outer
-
-
-def _class_of(tag: Tag, priority: int | None, settings: BrosSettings) -> RequestClass:
-    return tag.request_class or settings.priority_rule.class_of(priority) or settings.default_class
 
 
 def _refusal(error: TagError) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bros_sglang.request_class import MAX_SLO_MS, PriorityRule, RequestClass
+from bros_sglang.request_class import MAX_SLO_MS, PriorityRule, RequestClass, Tag
 
 Milliseconds = Annotated[float, Field(gt=0, le=MAX_SLO_MS, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -144,6 +144,10 @@ class BrosSettings(BaseModel):
     def priority_rule(self) -> PriorityRule:
         """Return the rule by which a stock priority names a class."""
         return PriorityRule(self.rt_priority_at_least, self.be_priority_at_most)
+
+    def class_of(self, tag: Tag, priority: int | None) -> RequestClass:
+        """Return a request's class: its tag's, or what its stock priority names, or the default."""
+        return tag.request_class or self.priority_rule.class_of(priority) or self.default_class
 
 
 # What may change while the server runs (`/bros/config`): numbers that every decision reads anew.

@@ -90,8 +90,8 @@ class Plan:
         return self.rt_prefill_tokens > 0 or self.be_prefill_tokens > 0
 
 
-def _raised(model: StepTimeModel, limits: Limits, *, decode_only: bool) -> float:
-    return 1.0 + min(limits.margin_bands * model.band(decode_only=decode_only), 0.5)
+def _margin(model: StepTimeModel, limits: Limits) -> float:
+    return 1.0 + min(limits.margin_bands * model.band(decode_only=False), 0.5)
 
 
 def _unsized(
@@ -121,7 +121,7 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     best-effort prefill.
     """
     mixed = model.coefficients(decode_only=False)
-    margin = _raised(model, limits, decode_only=False)
+    margin = _margin(model, limits)
     rt_about = bool(view.rt_prefills) or view.rt_rows > 0
 
     # Real-time work of the step: every decode row, and prefill in the order given.

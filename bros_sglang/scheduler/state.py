@@ -55,9 +55,7 @@ def build_state(recv_req: Any, settings: BrosSettings, now_s: float) -> ReqState
         tag = parse_tag(getattr(recv_req.sampling_params, "custom_params", None))
     except TagError:
         tag = Tag()
-    request_class = (
-        tag.request_class or settings.priority_rule.class_of(recv_req.priority) or settings.default_class
-    )
+    request_class = settings.class_of(tag, recv_req.priority)
     aim = settings.target_share / 1e3
     slo = Slo((tag.ttft_ms or settings.ttft_ms) * aim, (tag.tpot_ms or settings.tpot_ms) * aim)
     created_s = arrival_times.of(recv_req).created_s

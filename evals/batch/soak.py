@@ -15,7 +15,6 @@ import platform
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,9 @@ import httpx
 import orjson
 import psutil
 
+from bros_sglang.cli.batch.recovery import count_lines
 from bros_sglang.evals.batch.corpus import write_corpus
+from bros_sglang.evals.live.server_process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ def soak(
     corpus, results = folder / "input.jsonl", folder / "results"
     if not corpus.exists():
         write_corpus(corpus, requests)
-    port = _free_port()
+    port = free_port()
     mock = [sys.executable, "-m", "bros_sglang.mock_server", "--port", str(port)]
     mock += ["--fault-rate", str(fault_rate), "--faults", FAULTS, "--seed", str(seed)]
     server = subprocess.Popen(mock, stdout=subprocess.DEVNULL)  # noqa: S603
@@ -129,7 +130,7 @@ def _one_start(
 ) -> Start:
     """Start the runner and kill it: after `delay_s` where `mark` is None, else at that share of answers."""
     output = results / "output.jsonl"
-    size_before, lines_before = _size(output), _lines(output)
+    size_before, lines_before = _size(output), count_lines(output)
     begin = time.monotonic()
     process = subprocess.Popen(client, env=os.environ | {"OMP_NUM_THREADS": "1"})  # noqa: S603
     if core is not None:
@@ -161,7 +162,7 @@ def _one_start(
     process.wait()
     start.exit_code = process.returncode
     start.seconds = round(time.monotonic() - begin, 2)
-    start.answers = _lines(output) - lines_before
+    start.answers = count_lines(output) - lines_before
     return start
 
 
@@ -211,7 +212,7 @@ def _report(
 
 def _line(number: int, start: Start, results: Path) -> str:
     ended = "killed" if start.killed else f"exit {start.exit_code}"
-    total = _lines(results / "output.jsonl")
+    total = count_lines(results / "output.jsonl")
     return (
         f"start {number}: {ended} after {start.seconds:.1f} s, +{start.answers:,} answers ({total:,}), "
         f"peak {start.peak_mib:.0f} MiB, CPU {start.cpu_s:.1f} s"
@@ -220,23 +221,6 @@ def _line(number: int, start: Start, results: Path) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _lines(path: Path) -> int:
-    if not path.exists():
-        return 0
-    count = 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            count += chunk.count(b"\n")
-    return count
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(url: str) -> None:
