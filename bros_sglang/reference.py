@@ -38,9 +38,9 @@ be_floor_share = 0.05
 bros serve --model-path … --bros-config bros.toml --bros-ttft-ms 250   # a flag beats the file
 ```
 
-A setting is a key of the TOML file (at top level or in `[bros]`) and a flag: `ttft_ms` is `--bros-ttft-ms`, and
-one that is on or off has a `--no-bros-…` too. Where no `--bros-config` does, the variable `BROS_CONFIG` names the
-file. An unknown key or a value out of range ends the start with its name and the reason.
+A setting is a key of the TOML file (at top level or in `[bros]`) and a flag: `ttft_ms` is `--bros-ttft-ms`,
+and one that is on or off has a `--no-bros-…` too. Where no `--bros-config` does, the variable `BROS_CONFIG`
+names the file. An unknown key or a value out of range ends the start with its name and the reason.
 
 **live**: may be changed while the server runs, by `/bros/config` ([operating.md](operating.md)).
 
@@ -54,8 +54,8 @@ _METRICS_HEAD: Final = """\
 *Made from the code by `make reference`; do not edit.*
 
 With `--enable-metrics` these stand in SGLang's `/metrics` beside its own. Every one carries the labels of
-SGLang's scheduler metrics (`model_name`, `tp_rank`, …); those marked with a class have `request_class` too: `rt`
-or `be`. A dashboard and alerts: [monitoring.md](monitoring.md). What the figures mean, and some queries:
+SGLang's scheduler metrics (`model_name`, `tp_rank`, …); those marked with a class have `request_class` too:
+`rt` or `be`. A dashboard and alerts: [monitoring.md](monitoring.md). What the figures mean, and some queries:
 [operating.md](operating.md).
 
 | metric | kind | class | |
