@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.exposition import choose_encoder
 from typer.testing import CliRunner
 
 from bros_sglang.cli.app import app
@@ -100,6 +102,27 @@ def test_both_servers_are_watched(folder: Path) -> None:
     assert job["job_name"] == "sglang"  # the alerts say up{job="sglang"}
     for name in config["rule_files"]:
         assert (folder / name).is_file()
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        # Prometheus 2 and 3: the first gets names with underscores from prometheus_client.
+        "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
+        "text/plain;version=0.0.4",
+    ],
+)
+def test_names_arrive_as_the_dashboard_says_them(folder: Path, accept: str) -> None:
+    registry = CollectorRegistry()
+    Counter("sglang:bros_passes_total", "Passes.", registry=registry).inc()
+    text = choose_encoder(accept)[0](registry).decode()
+    (name,) = re.findall(r"^(sglang\S+_total) ", text, re.MULTILINE)
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    (rule,) = config["scrape_configs"][0]["metric_relabel_configs"]
+    assert rule["target_label"] == "__name__"
+    renamed = re.sub(f"^{rule['regex']}$", rule["replacement"].replace("$1", r"\1"), name)
+    assert renamed == "sglang:bros_passes_total"
 
 
 def test_the_compose_file_mounts_what_is_there(folder: Path) -> None:
