@@ -1,4 +1,4 @@
-"""Run a small bros server on the CPU through four phases, and draw what the dashboard shows of it.
+"""Run a small bros server on the CPU through five phases, and draw what the dashboard shows of it.
 
 python -m bros_sglang.evals.dashboard --out docs/images/dashboard.png
 
@@ -43,10 +43,11 @@ class Step(NamedTuple):
 
 
 STEPS: Final = (
-    Step("chat alone", "synthetic:rate=4,scale=8", None, 0.2),
-    Step("a corpus comes", "synthetic:rate=4,scale=8", _BE, 0.35),
-    Step("three times the chat", "synthetic:rate=12,scale=8", _BE, 0.25),
-    Step("corpus alone", None, _BE, 0.2),
+    Step("chat alone", "synthetic:rate=4,scale=8", None, 0.15),
+    Step("a corpus comes", "synthetic:rate=4,scale=8", _BE, 0.3),
+    Step("three times the chat", "synthetic:rate=12,scale=8", _BE, 0.2),
+    Step("corpus alone", None, _BE, 0.15),
+    Step("chat is back", "synthetic:rate=4,scale=8", _BE, 0.2),
 )
 
 

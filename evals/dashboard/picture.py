@@ -84,7 +84,7 @@ def _panel(
         axes = area(left + gap, bottom + gap, width - 2 * gap, height * 0.36)
         _stat(figure, panel, series[0], axes, ((left + width / 2) / page[0], (bottom + 0.74) / page[1]))
         return
-    axes = area(left + 0.62, bottom + 0.62, width - 0.8, height - 1.05)
+    axes = area(left + 0.74, bottom + 0.62, width - 0.92, height - 1.05)
     _lines(panel, series, axes, start_s)
     _phases(axes, phases)
 
@@ -120,6 +120,7 @@ def _lines(panel: Mapping[str, Any], series: Sequence[Series], axes: Axes, start
     for side in axes.spines.values():
         side.set_visible(False)
     axes.grid(color=_GRID, lw=0.6)
+    axes.set_axisbelow(True)
     axes.tick_params(colors=_DIM, labelsize=8, length=0)
     stacked = defaults["custom"]["stacking"]["mode"] == "normal"
     below: dict[float, float] = {}
