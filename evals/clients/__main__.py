@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -79,15 +80,20 @@ def _environment(client: Client, venvs: Path) -> Path:
     if ready.is_file() and ready.read_text(encoding="utf-8") == client.requirement:
         return python
     _say(f"installing {client.requirement} into {folder}")
-    for argv in (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", client.requirement],
-    ):
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603 (our own)
-        if done.returncode != 0:
-            raise LiveError(f"{client.requirement} cannot be installed:\n{done.stderr[-1000:]}")
+    _install([sys.executable, "-m", "venv", str(folder)])
+    if client.sees_ours:
+        for theirs in folder.glob("lib/python*/site-packages"):
+            line = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+            (theirs / "ours.pth").write_text(line, encoding="utf-8")
+    _install([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", client.requirement])
     ready.write_text(client.requirement, encoding="utf-8")
     return python
+
+
+def _install(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
+    if done.returncode != 0:
+        raise LiveError(f"{shlex.join(argv)}:\n{done.stderr[-1000:]}")
 
 
 def _version(python: Path, package: str) -> str:
@@ -105,7 +111,7 @@ def _served(url: str) -> dict[str, int]:
 def _one(run: ClientRun, url: str) -> dict[str, Any]:
     """Run a client to its end; its class's requests must have been served, and none of the other class."""
     before, started_s = _served(url), time.monotonic()
-    environment = {**os.environ, **TINY_ENV, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **TINY_ENV, "PYTHONUNBUFFERED": "1", **dict(run.env)}
     output, code = "", -1
     try:
         done = subprocess.run(  # noqa: S603 (our own command)
