@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 from bros_sglang.cli.app import app
 from bros_sglang.evals.dashboard.picture import draw
 from bros_sglang.evals.dashboard.prometheus import Prometheus
-from bros_sglang.evals.demo.preset import TPOT_MS, TTFT_MS
 from bros_sglang.evals.live.dialect import SGLangDialect
 from bros_sglang.evals.live.errors import LiveError
 from bros_sglang.evals.live.load import LoadPlan, run_load
@@ -28,8 +27,9 @@ from bros_sglang.evals.live.server_process import ServerProcess, terminate_as_in
 from bros_sglang.evals.live.sglang_command import TINY_ENV, tiny_server_command
 from bros_sglang.evals.workloads.spec import parse_workload
 from bros_sglang.request_class import RequestClass
+from bros_sglang.settings import load_settings
 
-_FLAGS: Final = ("--policy", "bros", "--enable-metrics", "--bros-ttft-ms", f"{TTFT_MS:g}")
+_FLAGS: Final = ("--policy", "bros", "--enable-metrics")
 _BE: Final = "uniform:prompt=128-256,output=32-128,outstanding=64"
 
 
@@ -43,11 +43,11 @@ class Step(NamedTuple):
 
 
 STEPS: Final = (
-    Step("chat alone", "synthetic:rate=4,scale=8", None, 0.15),
-    Step("a corpus comes", "synthetic:rate=4,scale=8", _BE, 0.3),
-    Step("three times the chat", "synthetic:rate=12,scale=8", _BE, 0.2),
+    Step("chat alone", "synthetic:rate=3,scale=8", None, 0.15),
+    Step("a corpus comes", "synthetic:rate=3,scale=8", _BE, 0.3),
+    Step("three times the chat", "synthetic:rate=9,scale=8", _BE, 0.2),
     Step("corpus alone", None, _BE, 0.15),
-    Step("chat is back", "synthetic:rate=4,scale=8", _BE, 0.2),
+    Step("chat is back", "synthetic:rate=3,scale=8", _BE, 0.2),
 )
 
 
@@ -93,9 +93,10 @@ def _run(scratch: Path, out: Path, seconds: float) -> None:
                 for panel in dashboard["panels"]
             }
     out.parent.mkdir(parents=True, exist_ok=True)
+    targets = load_settings()
     caption = (
         "Drawn by evals.dashboard from this dashboard's own queries, not by Grafana: a tiny model "
-        f"on two CPU cores, targets TTFT {TTFT_MS:g} ms and TPOT {TPOT_MS:g} ms."
+        f"on two CPU cores, with the default targets: TTFT {targets.ttft_ms:g} ms, TPOT {targets.tpot_ms:g} ms."
     )
     draw(dashboard, data, out, start_s=start_s, phases=phases, caption=caption)
     _say(f"{out}")
@@ -105,8 +106,7 @@ def _load(url: str, seconds: float, step: Step, *, seed: int) -> None:
     def workload(spec: str | None, which: RequestClass) -> object:
         if spec is None:
             return None
-        targets = {"ttft_ms": TTFT_MS, "tpot_ms": TPOT_MS} if which is RequestClass.RT else {}
-        return parse_workload(spec, which, seconds=seconds, seed=seed, exact_limit=True, **targets)
+        return parse_workload(spec, which, seconds=seconds, seed=seed, exact_limit=True)
 
     plan = LoadPlan(
         workload(step.rt, RequestClass.RT),  # type: ignore[arg-type]
