@@ -95,8 +95,8 @@ def _run(scratch: Path, out: Path, seconds: float) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     targets = load_settings()
     caption = (
-        "Drawn by evals.dashboard from this dashboard's own queries, not by Grafana: a tiny model "
-        f"on two CPU cores, with the default targets: TTFT {targets.ttft_ms:g} ms, TPOT {targets.tpot_ms:g} ms."
+        "Drawn by evals.dashboard from the dashboard's own queries, not by Grafana. Tiny model, two shared "
+        f"CPU cores, default targets: TTFT {targets.ttft_ms:g} ms, TPOT {targets.tpot_ms:g} ms."
     )
     draw(dashboard, data, out, start_s=start_s, phases=phases, caption=caption)
     _say(f"{out}")
