@@ -256,8 +256,12 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         if len(self.waiting_queue) == 0 and self.chunked_req is None and running_batch.is_empty():
             self.plan = _NO_PLAN
             return False
-        if self.chunked_req is not None and not self.chunked_req.bros.is_rt and len(self.waiting_queue.rt):
-            self._give_up_chunk()
+        if self.chunked_req is not None and not self.chunked_req.bros.is_rt:
+            room = self.token_to_kv_pool_allocator.available_size() + int(self.tree_cache.evictable_size())
+            rows = 0 if running_batch.is_empty() else running_batch.new_tokens_required_next_decode()
+            alone = running_batch.is_empty() and len(self.waiting_queue) == 0
+            if len(self.waiting_queue.rt) or (room < rows + self.limits.min_be_chunk_tokens and not alone):
+                self._give_up_chunk()
         view = self._view(running_batch)
         self.plan = plan_step(view, self.meter.model, self.limits)
         if self.limits.sizing == "aimd":
@@ -369,8 +373,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in window:
             if id(req) not in still_waiting:
                 queue.take(req)
-                if req.bros.is_rt:
-                    self.room.admitted(req)
+                self.room.admitted(req)
         for req in left:
             if id(req) not in shown:  # preempted in this pass, or its grammar became ready
                 queue.append(req)
@@ -443,12 +446,6 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         taken = {id(req) for req in admitted}
         return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
 
-    def best_effort_reserve(self) -> int:
-        """Return the tokens that best-effort admission leaves alone in this pass."""
-        if self.floor.is_due:
-            return 0  # the reserve is what keeps it waiting
-        return self.room.best_effort_reserve(self.tree_cache, self.max_total_num_tokens, self.clock.now_s)
-
     def _preemptible(self, batch: Any) -> list[Any]:
         """Return the best-effort requests of a batch that may be preempted."""
         ending = {id(req) for req in self._reqs_finishing_inflight(batch)}
@@ -466,15 +463,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """
         batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
         reqs = [req for batch in batches for req in self._preemptible(batch)]
-        in_running = {id(req) for req in adder.running_batch.reqs}
-        # Parked rows are not in the adder's reservations.
-        reserved = [self.room.expected_remaining(req) if id(req) in in_running else 0 for req in reqs]
         chosen = self.room.victims(
-            reqs, reserved, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
+            reqs, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
         )
         for req in chosen:
-            if id(req) in in_running:
-                adder.give_back(req)
             self._release(req)
             adder.preempt_list.append(req)
         self._drop_rows(chosen, *batches)
@@ -504,7 +496,6 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             chosen = (
                 self.room.victims(
                     reqs,
-                    [0] * len(reqs),
                     tokens=max(needed, 1),
                     slots=0,
                     now_s=self.clock.now_s,
@@ -546,7 +537,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             state: ReqState = req.bros
             if req.finished() and not state.finished:
                 state.finished = True
-                self.room.finished(req, self.clock.now_s)
+                self.room.finished(req)
             if state.warmed or not (req.output_ids or req.finished()):
                 continue
             state.warmed = True
@@ -558,6 +549,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Teach the model with rank 0's measurements, and complete the records of those steps."""
         self.meter.learn(measured)
         for step, seconds in measured:
+            self.room.step_took(seconds)
             record = self.decisions.ended(step, seconds)
             if record is not None:
                 self.floor.step(
