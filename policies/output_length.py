@@ -38,19 +38,33 @@ class OutputLength:
         self._stale = True
 
     def expected_remaining(self, limit_tokens: int, made_tokens: int) -> int:
-        """Return how many more tokens a request with that limit is expected to make after so many."""
+        """Return how many more tokens a request with that limit makes on average after so many."""
+        return self._remaining(limit_tokens, made_tokens, None)
+
+    def likely_remaining(self, limit_tokens: int, made_tokens: int, quantile: float) -> int:
+        """Return a length that a share `quantile` of those that went beyond `made_tokens` did not exceed.
+
+        With evenly spread quantiles, a set of requests ends as spread out as such requests do; with the mean
+        for each, none would be about to end.
+        """
+        return self._remaining(limit_tokens, made_tokens, quantile)
+
+    def _remaining(self, limit_tokens: int, made_tokens: int, quantile: float | None) -> int:
         left = max(limit_tokens - made_tokens, 0)
         finished = len(self._sorted)
         prior = max(_PRIOR_SHARE * limit_tokens - made_tokens, _LONG_RUN_SHARE * made_tokens, 0.0)
         if not finished:
             return min(left, int(prior) + 1)
-        if self._stale:
-            self._from_top = [0, *accumulate(reversed(self._sorted))]
-            self._stale = False
-        longer = finished - bisect_right(self._sorted, made_tokens)
-        if longer >= _FEW:
+        shorter = bisect_right(self._sorted, made_tokens)
+        longer = finished - shorter
+        if longer < _FEW:
+            learned = _LONG_RUN_SHARE * made_tokens
+        elif quantile is None:
+            if self._stale:
+                self._from_top = [0, *accumulate(reversed(self._sorted))]
+                self._stale = False
             learned = self._from_top[longer] / longer - made_tokens
         else:
-            learned = _LONG_RUN_SHARE * made_tokens
+            learned = self._sorted[shorter + int(quantile * longer)] - made_tokens
         trust = min(1.0, finished / _PRIOR_WEIGHT)
         return min(left, int(trust * learned + (1.0 - trust) * prior) + 1)

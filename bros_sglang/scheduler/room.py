@@ -25,7 +25,7 @@ class Room:
 
     def __init__(self, settings: BrosSettings) -> None:
         self.settings = settings
-        self.demand = RtDemand()
+        self.demand = RtDemand(sigmas=float(__import__("os").environ.get("SIG","2")))
         self.rt_output = OutputLength()
         self.be_output = OutputLength()
         self._rt_prompt_tokens = 0.0  # decaying sums over admitted real-time requests
@@ -65,6 +65,15 @@ class Room:
         lengths = self.rt_output if req.bros.is_rt else self.be_output
         return lengths.expected_remaining(limit, made)
 
+    def likely_remaining(self, req: Any) -> int:
+        """Return a likely number of further tokens: over many requests, spread as such requests are."""
+        made = len(req.output_ids)
+        limit = int(min(req.sampling_params.max_new_tokens, made + CLIP_MAX_NEW_TOKENS))
+        if req.sampling_params.ignore_eos:
+            return max(limit - made, 0)
+        lengths = self.rt_output if req.bros.is_rt else self.be_output
+        return lengths.likely_remaining(limit, made, req.bros.quantile)
+
     # -- admission
 
     def row(self, req: Any, cache_worth: float = 0.0) -> Row:
@@ -76,7 +85,7 @@ class Room:
         held = len(req.origin_input_ids) + len(req.output_ids) - req.bros.shared_tokens
         if req.bros.is_rt:
             held *= 1.0 - cache_worth
-        return Row(self.expected_remaining(req), held)
+        return Row(self.likely_remaining(req), held)
 
     def real_time_future(self, reqs: Iterable[Any]) -> FutureUse:
         """Return the future of the real-time requests among these, as if they had the pool to themselves."""
