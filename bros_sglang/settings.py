@@ -106,9 +106,6 @@ class BrosSettings(BaseModel):
     headroom_min_share: Share = Field(
         0.05, description="Least share of the KV pool kept free of best-effort requests."
     )
-    headroom_horizon_s: float = Field(
-        1.0, ge=0, le=60, description="Keep room for the real-time arrivals of at least so many seconds."
-    )
     headroom_max_share: Share = Field(
         0.40, description="Largest share of the KV pool kept free of best-effort requests."
     )

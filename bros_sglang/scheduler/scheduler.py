@@ -26,8 +26,16 @@ from bros_sglang import arrival_times, launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.floor import FloorShare
-from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
-from bros_sglang.policies.slack import next_token_due
+from bros_sglang.policies.plan import (
+    ATTAINABLE_PACES,
+    Bound,
+    Limits,
+    Plan,
+    RtPrefill,
+    View,
+    plan_step,
+)
+from bros_sglang.policies.slack import latest_catching_up, next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
 from bros_sglang.scheduler import live_settings
 from bros_sglang.scheduler.books import Books
@@ -45,6 +53,7 @@ from bros_sglang.settings import BrosSettings
 
 _INFINITY = float("inf")
 _RECENT_ARRIVALS = 64
+_GOLDEN_RATIO = 0.6180339887498949
 _NO_PLAN = Plan(0, 0, 0, 0.0, 0.0, 0.0, Bound.NO_RT, ())
 
 
@@ -93,6 +102,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.meter = StepMeter(_step_time_model(self.bros_settings))
         self._aimd = AimdCap()
         self._recent_ttft_s: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
+        self._arrivals = 0
         self._demand_epoch = -1  # of the cache's eviction clock, when demand was last refreshed
         self.room = Room(self.bros_settings)
         self.plan: Plan = _NO_PLAN
@@ -101,8 +111,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._decision_log = _open_log(self.bros_settings.decision_log, get_parallel().tp_rank)
         self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
         self._parking_open = True  # whether this pass may still park rows
+        self._given_up: frozenset[int] = frozenset()  # ids of waiting requests that cannot all be on time
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
-        self._launch_s = 0.0  # agreed time of the last launch
         self._awaiting_first_token: list[Any] = []
         self.floor = FloorShare(self.bros_settings.be_floor_share)
         self.books = Books(self.bros_settings.target_share)
@@ -214,6 +224,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             # No tick is sent while idle; the request brings a time that all ranks see alike.
             self.clock.advance(dispatched_s)
         req.bros = build_state(recv_req, self.bros_settings, self.clock.now_s)
+        # Multiples of the golden ratio: any run of them is spread evenly over 0 to 1.
+        self._arrivals += 1
+        req.bros.quantile = self._arrivals * _GOLDEN_RATIO % 1.0
         if req.bros.is_rt:
             self._note_target(req.bros.slo.ttft_s)
         self.books.arrived(req, read_clock())
@@ -256,13 +269,18 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         if len(self.waiting_queue) == 0 and self.chunked_req is None and running_batch.is_empty():
             self.plan = _NO_PLAN
             return False
-        if self.chunked_req is not None and not self.chunked_req.bros.is_rt and len(self.waiting_queue.rt):
-            self._give_up_chunk()
+        if self.chunked_req is not None and not self.chunked_req.bros.is_rt:
+            room = self.token_to_kv_pool_allocator.available_size() + int(self.tree_cache.evictable_size())
+            rows = 0 if running_batch.is_empty() else running_batch.new_tokens_required_next_decode()
+            alone = running_batch.is_empty() and len(self.waiting_queue) == 0
+            if len(self.waiting_queue.rt) or (room < rows + self.limits.min_be_chunk_tokens and not alone):
+                self._give_up_chunk()
         view = self._view(running_batch)
         self.plan = plan_step(view, self.meter.model, self.limits)
         if self.limits.sizing == "aimd":
             cap = self._aimd.update(binds=self.plan.predicted_s > self.plan.time_limit_s)
             self.limits = replace(self.limits, row_cap=cap)
+        self._note_given_up()
         self._note_plan(view, self.plan)
         self.policy.chunk_limit = None
         if self.chunked_req is not None:
@@ -274,6 +292,16 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
                 return not running_batch.is_empty() or self._force_chunk()
         return not self.plan.has_prefill and not running_batch.is_empty()
 
+    def _note_given_up(self) -> None:
+        """Remember whom the plan gives up, so that they stand behind those that can be on time."""
+        if not self.plan.lost:
+            self._given_up = frozenset()
+            return
+        window = self.waiting_queue.window(self.clock.now_s, with_be=False)
+        if self.chunked_req is not None and self.chunked_req.bros.is_rt:
+            window.insert(0, self.chunked_req)
+        self._given_up = frozenset(id(window[position]) for position in self.plan.lost)
+
     def _force_chunk(self) -> bool:
         """Let a chunk in flight move where nothing else could run."""
         self.policy.chunk_limit = self.chunked_prefill_size
@@ -284,10 +312,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         now_s = self.clock.now_s
         start_s = now_s
         if self.enable_overlap and self.last_batch is not None:
-            start_s += self.meter.in_flight_s(self.forward_ct, now_s, self._launch_s)
+            start_s += self.meter.in_flight_s(self.forward_ct, now_s)
         base = self.bros_settings.deadline_base
         rt_rows = rt_context = be_rows = be_context = be_protected = 0
-        rt_next_due_s = rt_tightest_tpot_s = _INFINITY
+        rt_next_due_s = rt_tightest_tpot_s = rt_latest_s = _INFINITY
         for req in running_batch.reqs:
             kv_tokens = req.kv.kv_committed_len
             state: ReqState = req.bros
@@ -306,8 +334,14 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
                 slo=state.slo,
                 base=base,
             )
+            tpot_s = state.slo.tpot_s
+            if tpot_s < self.plan.rt_pace_s:
+                # Not even real-time work alone could keep this pace: it is given the share of an attainable one.
+                tpot_s = ATTAINABLE_PACES * self.plan.rt_pace_s
+                due_s = start_s + tpot_s
             rt_next_due_s = min(rt_next_due_s, due_s)
-            rt_tightest_tpot_s = min(rt_tightest_tpot_s, state.slo.tpot_s)
+            rt_tightest_tpot_s = min(rt_tightest_tpot_s, tpot_s)
+            rt_latest_s = min(rt_latest_s, latest_catching_up(due_s, tpot_s, self.room.expected_remaining(req)))
 
         chunked = self.chunked_req
         if chunked is not None and not chunked.bros.is_rt:
@@ -335,6 +369,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             rt_context=rt_context,
             rt_next_due_s=rt_next_due_s,
             rt_tightest_tpot_s=rt_tightest_tpot_s,
+            rt_latest_s=rt_latest_s,
             be_rows=be_rows,
             be_context=be_context,
             be_prefill_tokens=be_tokens,
@@ -356,7 +391,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Let SGLang's admission loop see the front of the queue, in order."""
         queue: WaitingQueue = self.waiting_queue
         with_be = self.plan.be_prefill_tokens > 0
-        window = queue.window(self.clock.now_s, with_be=with_be)
+        window = queue.window(self.clock.now_s, with_be=with_be, given_up=self._given_up)
         if self.is_mixed_chunk and self.plan.has_prefill:
             self._park_rows(running_batch, all_of_them=True)
         shown = {id(req) for req in window}
@@ -369,8 +404,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in window:
             if id(req) not in still_waiting:
                 queue.take(req)
-                if req.bros.is_rt:
-                    self.room.admitted(req)
+                self.room.admitted(req)
         for req in left:
             if id(req) not in shown:  # preempted in this pass, or its grammar became ready
                 queue.append(req)
@@ -443,12 +477,6 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         taken = {id(req) for req in admitted}
         return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
 
-    def best_effort_reserve(self) -> int:
-        """Return the tokens that best-effort admission leaves alone in this pass."""
-        if self.floor.is_due:
-            return 0  # the reserve is what keeps it waiting
-        return self.room.best_effort_reserve(self.tree_cache, self.max_total_num_tokens, self.clock.now_s)
-
     def _preemptible(self, batch: Any) -> list[Any]:
         """Return the best-effort requests of a batch that may be preempted."""
         ending = {id(req) for req in self._reqs_finishing_inflight(batch)}
@@ -466,15 +494,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """
         batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
         reqs = [req for batch in batches for req in self._preemptible(batch)]
-        in_running = {id(req) for req in adder.running_batch.reqs}
-        # Parked rows are not in the adder's reservations.
-        reserved = [self.room.expected_remaining(req) if id(req) in in_running else 0 for req in reqs]
         chosen = self.room.victims(
-            reqs, reserved, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
+            reqs, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
         )
         for req in chosen:
-            if id(req) in in_running:
-                adder.give_back(req)
             self._release(req)
             adder.preempt_list.append(req)
         self._drop_rows(chosen, *batches)
@@ -504,7 +527,6 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             chosen = (
                 self.room.victims(
                     reqs,
-                    [0] * len(reqs),
                     tokens=max(needed, 1),
                     slots=0,
                     now_s=self.clock.now_s,
@@ -526,8 +548,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def run_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Note what the step computes, then launch it."""
         step = self.forward_ct + 1
-        self.meter.launched(step, shape_of(batch), read_clock())
-        self._launch_s = self.clock.now_s
+        self.meter.launched(step, shape_of(batch), read_clock(), self.clock.now_s)
         result = super().run_batch(batch, *args, **kwargs)
         event = getattr(result, "copy_done", None)
         if isinstance(event, torch.cpu.Event) or (event is None and self.device == "cpu"):
@@ -546,7 +567,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             state: ReqState = req.bros
             if req.finished() and not state.finished:
                 state.finished = True
-                self.room.finished(req, self.clock.now_s)
+                self.room.finished(req)
             if state.warmed or not (req.output_ids or req.finished()):
                 continue
             state.warmed = True
@@ -556,8 +577,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def _learn(self, measured: tuple[tuple[int, float], ...]) -> None:
         """Teach the model with rank 0's measurements, and complete the records of those steps."""
-        self.meter.learn(measured)
+        self.meter.learn(measured, self.clock.now_s)
         for step, seconds in measured:
+            self.room.step_took(seconds)
             record = self.decisions.ended(step, seconds)
             if record is not None:
                 self.floor.step(

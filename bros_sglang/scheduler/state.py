@@ -29,6 +29,8 @@ class ReqState:
     first_token_s: float | None = None
     preemptions: int = 0
     parked_passes: int = 0
+    shared_tokens: int = 0  # cached by others when it was first admitted: its end does not give them back
+    quantile: float = 0.5  # where its output length is taken to lie among its like, 0 to 1
     finished: bool = False  # it was counted among the finished
     warmed: bool = False  # its prompt was computed once, and its group was told
     report: Report = field(default_factory=Report)  # for status and metrics; nothing decides by it
