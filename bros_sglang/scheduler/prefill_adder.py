@@ -42,24 +42,19 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
 
     def add_one_req(self, req: Any, has_chunked_req: bool, truncation_align_size: int | None) -> Any:  # noqa: FBT001
         """Admit one request, or say why not (`sglang/srt/managers/schedule_policy.py`)."""
-        if req.bros.is_rt:
-            if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (
-                self.rem_chunk_tokens or 0
-            ):
+        if not req.bros.is_rt:
+            self._enter_be_share()
+            if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
                 return AddReqResult.OTHER
+        if self._would_be_second_chunk(req, has_chunked_req):
+            return AddReqResult.OTHER
+        if req.bros.is_rt:
             verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             if verdict is AddReqResult.NO_TOKEN and self._not_added(req) and self._make_room(req):
                 verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             if self._not_added(req) and self.scheduler.decision is not None:
                 self.scheduler.decision.refused = verdict.name
             return verdict
-        self._enter_be_share()
-        if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
-            return AddReqResult.OTHER
-        if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (
-            self.rem_chunk_tokens or 0
-        ):
-            return AddReqResult.OTHER  # only one unfinished prefill can be tracked
         if self._reserve is None:
             self._reserve = self.scheduler.best_effort_reserve()
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
@@ -92,9 +87,11 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             return False
         return self.scheduler.preempt_for(self, tokens=0, slots=1) > 0
 
-    def _chunk_taken(self, has_chunked_req: bool) -> bool:  # noqa: FBT001
-        """Say whether an unfinished prefill is tracked already; SGLang tracks only one."""
-        return has_chunked_req or self.new_chunked_req is not None
+    def _would_be_second_chunk(self, req: Any, has_chunked_req: bool) -> bool:  # noqa: FBT001
+        """Say whether a request's prefill would stay unfinished beside another; SGLang tracks only one."""
+        new = len(req.full_untruncated_fill_ids) - req.prefix_len
+        chunk_taken = has_chunked_req or self.new_chunked_req is not None
+        return chunk_taken and new > (self.rem_chunk_tokens or 0)
 
     def _not_added(self, req: Any) -> bool:
         return not (self.can_run_list and self.can_run_list[-1] is req)
@@ -103,9 +100,31 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         """Return the tokens reserved for what a running request still makes (expected, not its limit)."""
         return self.scheduler.room.expected_remaining(req)
 
-    def _check_prefill_budget(self, req: Any, *, total_tokens: int, **kwargs: Any) -> Any:
-        """Count a candidate's expected output instead of its limit."""
-        return super()._check_prefill_budget(req, total_tokens=total_tokens - self._unexpected(req), **kwargs)
+    def _check_prefill_budget(
+        self, req: Any, *, extend_input_len: int, total_tokens: int, **kwargs: Any
+    ) -> Any:
+        """Count a candidate's expected output instead of its limit, and its tokens instead of whole pages.
+
+        SGLang compares whole pages with the chunk budget. The plan counts tokens: a prompt that fits it would
+        be cut at its last full page, and one shorter than a page never start.
+        """
+        fits, chunk_limit = super()._check_prefill_budget(
+            req,
+            extend_input_len=extend_input_len,
+            total_tokens=total_tokens - self._unexpected(req),
+            **kwargs,
+        )
+        if chunk_limit is not None and extend_input_len <= chunk_limit:
+            chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
+        return fits, chunk_limit
+
+    def _update_prefill_budget(self, prefix_len: int, extend_input_len: int, *args: Any, **kwargs: Any) -> None:
+        """Charge the tokens that the step computes; SGLang charges whole pages."""
+        super()._update_prefill_budget(prefix_len, extend_input_len, *args, **kwargs)
+        unfilled = self.ceil_paged_tokens(extend_input_len) - extend_input_len
+        self.rem_input_tokens += unfilled
+        if self.rem_chunk_tokens is not None:
+            self.rem_chunk_tokens += unfilled
 
     def _commit_prefill_admission(self, req: Any, admission: Any, mamba_gap_reserve: int) -> None:
         """Reserve a candidate's expected output instead of its limit."""
@@ -131,11 +150,11 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         """Take room for a real-time request: KV of preempted requests first, then of running ones."""
         held = self.tree_cache.held
         missing = self._missing(req)
-        if missing > 0 and held.give_up(missing):
+        if missing > 0 and held.give_up(missing, keep_rid=req.rid):
             missing = self._missing(req)
         if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
             # A victim's KV is held for it; what this request needs of it goes at once.
-            held.give_up(max(self._missing(req), 0))
+            held.give_up(max(self._missing(req), 0), keep_rid=req.rid)
         return self._missing(req) <= 0
 
     def _missing(self, req: Any) -> int:

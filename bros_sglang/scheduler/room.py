@@ -8,7 +8,7 @@ from typing import Any
 from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
 
 from bros_sglang.memory.headroom import RtDemand, reserve_tokens
-from bros_sglang.memory.victims import Candidate, choose_victims
+from bros_sglang.memory.victims import Candidate, choose_rt_victims, choose_victims
 from bros_sglang.policies.output_length import OutputLength
 from bros_sglang.settings import BrosSettings
 
@@ -92,7 +92,30 @@ class Room:
 
         `reserved` is what admission keeps for each one's further output.
         """
-        candidates = [
+        chosen = choose_victims(
+            self._candidates(reqs, reserved, now_s, tree),
+            needed_tokens=tokens,
+            needed_slots=slots,
+            max_preemptions=self.settings.max_preemptions,
+        )
+        return [reqs[index] for index in chosen]
+
+    def real_time_victims(self, reqs: Sequence[Any], *, tokens: int, now_s: float, tree: Any) -> list[Any]:
+        """Choose real-time requests to preempt for so many tokens, most slack first.
+
+        Where all of them do not suffice, the one with most slack.
+        """
+        slack_s = [req.bros.next_due_s - now_s for req in reqs]
+        candidates = self._candidates(reqs, [0] * len(reqs), now_s, tree)
+        chosen = choose_rt_victims(candidates, slack_s, needed_tokens=tokens)
+        if chosen or not reqs:
+            return [reqs[index] for index in chosen]
+        return [max(reqs, key=lambda req: req.bros.next_due_s)]
+
+    def _candidates(
+        self, reqs: Sequence[Any], reserved: Sequence[int], now_s: float, tree: Any
+    ) -> list[Candidate]:
+        return [
             Candidate(
                 index=index,
                 private_tokens=req.kv.kv_allocated_len - req.kv.cache_protected_len,
@@ -105,10 +128,3 @@ class Room:
             )
             for index, (req, kept) in enumerate(zip(reqs, reserved, strict=True))
         ]
-        chosen = choose_victims(
-            candidates,
-            needed_tokens=tokens,
-            needed_slots=slots,
-            max_preemptions=self.settings.max_preemptions,
-        )
-        return [reqs[index] for index in chosen]
