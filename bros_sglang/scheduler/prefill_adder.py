@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult, PrefillAdder
 
+# A real-time request is admitted with room for its prompt and so many tokens of its answer.
+_GROWTH_TOKENS = 32
+
 if TYPE_CHECKING:
     from bros_sglang.scheduler.scheduler import BrosScheduler
 
@@ -28,6 +31,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         self._be_tokens = plan.be_prefill_tokens
         self._in_be_share = False
         self._reserve: int | None = None  # tokens that best-effort admission leaves alone
+        self._best_effort_tokens: int | None = None  # KV and reservations of running best-effort requests
         if self.rem_chunk_tokens is not None:
             # A best-effort chunk is in flight only where no real-time request waits (it gave way otherwise).
             self.rem_chunk_tokens = plan.rt_prefill_tokens or plan.be_prefill_tokens
@@ -67,6 +71,8 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     def budget_state(self) -> Any:
         """Keep the loop going past a spent real-time share while the best-effort share is open."""
         state = super().budget_state()
+        if state is AddReqResult.NO_TOKEN and self._rt_may_take_more():
+            state = self._compute_state()
         if (
             state is AddReqResult.OTHER
             and not self._in_be_share
@@ -77,6 +83,16 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         ):
             return AddReqResult.CONTINUE
         return state
+
+    def _rt_may_take_more(self) -> bool:
+        """Say whether the next candidate may be a real-time one, which has room that the budget lacks."""
+        return not self._in_be_share and self.scheduler.rt_left_waiting(self.can_run_list)
+
+    def _compute_state(self) -> Any:
+        """Return what `budget_state` says of the budgets of computation alone."""
+        if self.rem_input_tokens <= 0 or (self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0):
+            return AddReqResult.OTHER
+        return AddReqResult.CONTINUE
 
     def preempt_to_schedule(self, req: Any) -> bool:
         """Say whether a request slot is there, taking one from best-effort for a real-time request."""
@@ -108,17 +124,19 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         SGLang compares whole pages with the chunk budget. The plan counts tokens: a prompt that fits it would
         be cut at its last full page, and one shorter than a page never start.
         """
+        total_tokens -= self._unexpected(req)
         fits, chunk_limit = super()._check_prefill_budget(
-            req,
-            extend_input_len=extend_input_len,
-            total_tokens=total_tokens - self._unexpected(req),
-            **kwargs,
+            req, extend_input_len=extend_input_len, total_tokens=total_tokens, **kwargs
         )
+        if not fits and req.bros.is_rt and self._fits_by_taking(req, total_tokens):
+            fits, chunk_limit = True, kwargs["chunk_limit"]
         if chunk_limit is not None and extend_input_len <= chunk_limit:
             chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
         return fits, chunk_limit
 
-    def _update_prefill_budget(self, prefix_len: int, extend_input_len: int, *args: Any, **kwargs: Any) -> None:
+    def _update_prefill_budget(
+        self, prefix_len: int, extend_input_len: int, *args: Any, **kwargs: Any
+    ) -> None:
         """Charge the tokens that the step computes; SGLang charges whole pages."""
         super()._update_prefill_budget(prefix_len, extend_input_len, *args, **kwargs)
         unfilled = self.ceil_paged_tokens(extend_input_len) - extend_input_len
@@ -147,19 +165,37 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         return int(new + self._limit(req) - self._unexpected(req) + self.per_req_token_overhead)
 
     def _make_room(self, req: Any) -> bool:
-        """Take room for a real-time request: KV of preempted requests first, then of running ones."""
-        held = self.tree_cache.held
-        missing = self._missing(req)
-        if missing > 0 and held.give_up(missing, keep_rid=req.rid):
-            missing = self._missing(req)
-        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
-            # A victim's KV is held for it; what this request needs of it goes at once.
-            held.give_up(max(self._missing(req), 0), keep_rid=req.rid)
-        return self._missing(req) <= 0
+        """Take room for a real-time request: what preempted ones hold counts, running ones are preempted.
 
-    def _missing(self, req: Any) -> int:
-        return self._total_demand(req) - int(self.rem_total_tokens) + 1
+        Only what its prompt takes now is made free. Best-effort requests that run give the room for its
+        answer when it is made; most of them have ended by then.
+        """
+        if not self._may_outgrow_best_effort(self._total_demand(req)):
+            return False
+        missing = self._missing_now(req)
+        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+            missing = self._missing_now(req)
+        return bool(missing <= 0)
+
+    def _fits_by_taking(self, req: Any, total_tokens: int) -> bool:
+        """Say whether a real-time request has room with what it may take from best-effort requests."""
+        return self._missing_now(req) <= 0 and self._may_outgrow_best_effort(total_tokens)
+
+    def _missing_now(self, req: Any) -> int:
+        """Return the tokens that a real-time request's prompt lacks: held KV gives way as it is allocated."""
+        held = self.tree_cache.held.ledger.yieldable_beside(req.rid)
+        new = self.ceil_paged_tokens(len(req.full_untruncated_fill_ids) - req.prefix_len)
+        growth = min(_GROWTH_TOKENS, self.scheduler.room.expected_remaining(req))
+        return int(new + growth + self.per_req_token_overhead - self.cur_rem_tokens - held)
+
+    def _may_outgrow_best_effort(self, total_tokens: int) -> bool:
+        """Say whether real-time requests have room to their end once all best-effort KV is theirs."""
+        if self._best_effort_tokens is None:
+            self._best_effort_tokens = self.scheduler.best_effort_tokens(self.running_batch)
+        taken = self._best_effort_tokens + self.tree_cache.held.tokens
+        return bool(total_tokens < int(self.rem_total_tokens) + taken)
 
     def give_back(self, req: Any) -> None:
         """Forget the tokens reserved for a running request that was preempted."""
         self.memory_budget.total_offset -= self._get_running_request_total_token_offset(req)
+        self._best_effort_tokens = None

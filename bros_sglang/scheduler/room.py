@@ -81,19 +81,15 @@ class Room:
     def victims(
         self,
         reqs: Sequence[Any],
-        reserved: Sequence[int],
         *,
         tokens: int,
         slots: int,
         now_s: float,
         tree: Any,
     ) -> list[Any]:
-        """Choose best-effort requests to preempt for so many tokens and slots; none if all do not suffice.
-
-        `reserved` is what admission keeps for each one's further output.
-        """
+        """Choose best-effort requests to preempt for so many tokens and slots; none if all do not suffice."""
         chosen = choose_victims(
-            self._candidates(reqs, reserved, now_s, tree),
+            self._candidates(reqs, now_s, tree),
             needed_tokens=tokens,
             needed_slots=slots,
             max_preemptions=self.settings.max_preemptions,
@@ -106,25 +102,23 @@ class Room:
         Where all of them do not suffice, the one with most slack.
         """
         slack_s = [req.bros.next_due_s - now_s for req in reqs]
-        candidates = self._candidates(reqs, [0] * len(reqs), now_s, tree)
+        candidates = self._candidates(reqs, now_s, tree)
         chosen = choose_rt_victims(candidates, slack_s, needed_tokens=tokens)
         if chosen or not reqs:
             return [reqs[index] for index in chosen]
         return [max(reqs, key=lambda req: req.bros.next_due_s)]
 
-    def _candidates(
-        self, reqs: Sequence[Any], reserved: Sequence[int], now_s: float, tree: Any
-    ) -> list[Candidate]:
+    def _candidates(self, reqs: Sequence[Any], now_s: float, tree: Any) -> list[Candidate]:
         return [
             Candidate(
                 index=index,
                 private_tokens=req.kv.kv_allocated_len - req.kv.cache_protected_len,
                 exclusive_tokens=tree.exclusive_tokens(req),
-                reserved_tokens=kept,
+                reserved_tokens=0,  # what is needed is needed now
                 generated_tokens=len(req.output_ids),
                 remaining_tokens=self.expected_remaining(req),
                 age_s=now_s - req.bros.arrival_s,
                 preemptions=req.bros.preemptions,
             )
-            for index, (req, kept) in enumerate(zip(reqs, reserved, strict=True))
+            for index, req in enumerate(reqs)
         ]

@@ -447,6 +447,17 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             return 0  # the reserve is what keeps it waiting
         return self.room.best_effort_reserve(self.tree_cache, self.max_total_num_tokens, self.clock.now_s)
 
+    def best_effort_tokens(self, running_batch: Any) -> int:
+        """Return what running best-effort requests have of the pool: KV, and room kept for answers."""
+        batches = [running_batch] if self.parked is None else [running_batch, self.parked]
+        tokens = 0
+        for batch in batches:
+            for req in self._preemptible(batch):
+                tokens += req.kv.kv_allocated_len
+                if batch is running_batch:  # parked rows are not in the adder's reservations
+                    tokens += self.room.expected_remaining(req)
+        return tokens
+
     def _preemptible(self, batch: Any, *, rt: bool = False) -> list[Any]:
         """Return the best-effort (or real-time) requests of a batch that may be preempted.
 
@@ -467,16 +478,14 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def preempt_for(self, adder: BrosPrefillAdder, *, tokens: int, slots: int) -> int:
         """Preempt best-effort requests until a real-time one has room; return how many.
 
-        `tokens` is what admission lacks, `slots` how many request slots. Nobody is preempted if all of them
+        `tokens` is what its prompt lacks, `slots` how many request slots. Nobody is preempted if all of them
         together would not make the room.
         """
         batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
         reqs = [req for batch in batches for req in self._preemptible(batch)]
         in_running = {id(req) for req in adder.running_batch.reqs}
-        # Parked rows are not in the adder's reservations.
-        reserved = [self.room.expected_remaining(req) if id(req) in in_running else 0 for req in reqs]
         chosen = self.room.victims(
-            reqs, reserved, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
+            reqs, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
         )
         for req in chosen:
             if id(req) in in_running:
@@ -522,12 +531,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             reqs.remove(batch.reqs[0])  # somebody has to run
         needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
         chosen = self.room.victims(
-            reqs,
-            [0] * len(reqs),
-            tokens=max(needed, 1),
-            slots=0,
-            now_s=self.clock.now_s,
-            tree=self.tree_cache,
+            reqs, tokens=max(needed, 1), slots=0, now_s=self.clock.now_s, tree=self.tree_cache
         )
         return chosen or reqs[:1]
 

@@ -43,7 +43,9 @@ def test_an_aborted_request_gives_everything_back(page_size: int, flags: dict[st
     )
     assert seen.in_flight == []
     assert seen.left_over == {}
-    assert seen.aborted["waiting"] and seen.aborted["running"] and seen.aborted["preempted"]
+    assert seen.aborted["waiting"]
+    assert seen.aborted["running"]
+    assert seen.aborted["preempted"]
     failed = sum(error is not None for _, error in seen.ended.values())
     # Who was aborted in the step that ended it anyhow has ended well.
     assert 0 < failed <= sum(seen.aborted.values())
@@ -58,7 +60,8 @@ def test_one_that_is_mid_chunk_or_parked_gives_everything_back() -> None:
     seen = watch(Watch(draws, pool_tokens=4096, aborts=("mid-chunk", "parked"), abort_share=0.2))
     assert seen.in_flight == []
     assert seen.left_over == {}
-    assert seen.aborted["mid-chunk"] and seen.aborted["parked"]
+    assert seen.aborted["mid-chunk"]
+    assert seen.aborted["parked"]
 
 
 def test_time_outs_give_everything_back() -> None:
