@@ -52,12 +52,9 @@ def test_an_aborted_request_gives_everything_back(page_size: int, flags: dict[st
 
 
 def test_one_that_is_mid_chunk_or_parked_gives_everything_back() -> None:
-    """Long best-effort prompts beside real-time rows whose pace leaves no time for best-effort rows."""
-    draws = (
-        Draw(RT, 30, 10, (20, 200), (30, 60), tpot_ms=7.0),
-        Draw(BE, 60, 20, (300, 600), (20, 60), limit=60),
-    )
-    seen = watch(Watch(draws, pool_tokens=4096, aborts=("mid-chunk", "parked"), abort_share=0.2))
+    draws = (*MIX, Draw(BE, 40, 20, (200, 400), (20, 60), limit=60))
+    aborts = ("mid-chunk", "parked")
+    seen = watch(Watch(draws, pool_tokens=1536, slots=24, flags=NO_HEADROOM, aborts=aborts, abort_share=0.2))
     assert seen.in_flight == []
     assert seen.left_over == {}
     assert seen.aborted["mid-chunk"]

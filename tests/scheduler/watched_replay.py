@@ -57,7 +57,7 @@ class Draw:
                 prefix = ((int(rng.integers(self.prefixes)), prompt // 3),)
             requests.append(
                 WorkloadRequest(
-                    f"{self.request_class}-{index}-",  # an abort takes every id that begins with its own
+                    f"{self.request_class}-{seed}-{index}-",  # an abort takes all ids that begin with its own
                     self.request_class,
                     at_s,
                     prompt,
