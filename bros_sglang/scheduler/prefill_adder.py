@@ -44,32 +44,29 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
 
     def add_one_req(self, req: Any, has_chunked_req: bool, truncation_align_size: int | None) -> Any:  # noqa: FBT001
         """Admit one request, or say why not (`sglang/srt/managers/schedule_policy.py`)."""
-        if req.bros.is_rt:
-            if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (
-                self.rem_chunk_tokens or 0
-            ):
+        if not req.bros.is_rt:
+            self._enter_be_share()
+            if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
                 return AddReqResult.OTHER
+        if self._would_be_second_chunk(req, has_chunked_req):
+            return AddReqResult.OTHER
+        if req.bros.is_rt:
+            verdict = AddReqResult.NO_TOKEN
             if self._real_time_fits(req):
                 verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
-                if verdict is AddReqResult.NO_TOKEN and self._not_added(req):
-                    if self._make_room(self._prompt_demand(req)):
-                        verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
-            else:
-                verdict = AddReqResult.NO_TOKEN
+                if verdict is AddReqResult.NO_TOKEN and self._not_added(req) and self._make_room(req):
+                    verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             if not self._not_added(req):
                 self._count(req)
-            if self._not_added(req) and self.scheduler.decision is not None:
+            elif self.scheduler.decision is not None:
                 self.scheduler.decision.refused = verdict.name
             return verdict
-        self._enter_be_share()
-        if self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0:
-            return AddReqResult.OTHER
-        if self._chunk_taken(has_chunked_req) and len(req.full_untruncated_fill_ids) - req.prefix_len > (
-            self.rem_chunk_tokens or 0
-        ):
-            return AddReqResult.OTHER  # only one unfinished prefill can be tracked
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
-        lacking = self._prompt_demand(req) + 1 - int(self.rem_total_tokens) if alone else self._best_effort_lacks(req)
+        lacking = (
+            self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
+            if alone
+            else self._best_effort_lacks(req)
+        )
         # With nothing running, somebody has to start: other preempted requests give way to the first.
         if lacking > 0 and not (alone and self.tree_cache.held.give_up(lacking, keep_rid=req.rid)):
             return AddReqResult.NO_TOKEN
@@ -85,16 +82,27 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
                 future.add(self.scheduler.room.row(req))
 
     def add_chunked_req(self, req: Any) -> Any:
-        """Continue the prefill in flight, taking room for a real-time one where its next chunk lacks it."""
+        """Continue the prefill in flight; a real-time one takes the room that its next chunk lacks."""
         if req.bros.is_rt:
             chunk = min(self.rem_chunk_tokens or (1 << 30), self.chunked_req_limit or (1 << 30))
             left = len(req.full_untruncated_fill_ids) - req.prefix_len
-            self._make_room(min(chunk, left) + self.per_req_token_overhead)
+            self._free(self.ceil_paged_tokens(min(chunk, left)) + self.per_req_token_overhead + 1)
         return super().add_chunked_req(req)
+
+    def _free(self, wanted: int) -> None:
+        """Free so many tokens at once: SGLang cuts a chunk in flight to what is free or evictable."""
+        held = self.tree_cache.held
+        if (missing := wanted - int(self.rem_total_tokens)) > 0:
+            held.give_up(missing)
+        if (missing := wanted - int(self.rem_total_tokens)) > 0:
+            self.scheduler.preempt_for(self, tokens=missing, slots=0)
+            held.give_up(max(wanted - int(self.rem_total_tokens), 0))
 
     def budget_state(self) -> Any:
         """Keep the loop going past a spent real-time share while the best-effort share is open."""
         state = super().budget_state()
+        if state is AddReqResult.NO_TOKEN and self._rt_may_take_more():
+            state = self._compute_state()
         if (
             state is AddReqResult.OTHER
             and not self._in_be_share
@@ -106,6 +114,16 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             return AddReqResult.CONTINUE
         return state
 
+    def _rt_may_take_more(self) -> bool:
+        """Say whether the next candidate may be a real-time one, which has room that the budget lacks."""
+        return not self._in_be_share and self.scheduler.rt_left_waiting(self.can_run_list)
+
+    def _compute_state(self) -> Any:
+        """Return what `budget_state` says of the budgets of computation alone."""
+        if self.rem_input_tokens <= 0 or (self.rem_chunk_tokens is not None and self.rem_chunk_tokens <= 0):
+            return AddReqResult.OTHER
+        return AddReqResult.CONTINUE
+
     def preempt_to_schedule(self, req: Any) -> bool:
         """Say whether a request slot is there, taking one from best-effort for a real-time request."""
         free = self.scheduler.free_request_slots(self.can_run_list, self.running_batch)
@@ -115,9 +133,11 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             return False
         return self.scheduler.preempt_for(self, tokens=0, slots=1) > 0
 
-    def _chunk_taken(self, has_chunked_req: bool) -> bool:  # noqa: FBT001
-        """Say whether an unfinished prefill is tracked already; SGLang tracks only one."""
-        return has_chunked_req or self.new_chunked_req is not None
+    def _would_be_second_chunk(self, req: Any, has_chunked_req: bool) -> bool:  # noqa: FBT001
+        """Say whether a request's prefill would stay unfinished beside another; SGLang tracks only one."""
+        new = len(req.full_untruncated_fill_ids) - req.prefix_len
+        chunk_taken = has_chunked_req or self.new_chunked_req is not None
+        return chunk_taken and new > (self.rem_chunk_tokens or 0)
 
     def _not_added(self, req: Any) -> bool:
         return not (self.can_run_list and self.can_run_list[-1] is req)
@@ -126,16 +146,33 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         """Reserve nothing one by one: what running requests will hold is counted together (`_lacking`)."""
         return 0
 
-    def _check_prefill_budget(self, req: Any, *, total_tokens: int, **kwargs: Any) -> Any:
-        """Count a candidate's prompt alone; its output was looked at before."""
-        return super()._check_prefill_budget(req, total_tokens=total_tokens - self._limit(req), **kwargs)
+    def _check_prefill_budget(
+        self, req: Any, *, extend_input_len: int, total_tokens: int, **kwargs: Any
+    ) -> Any:
+        """Count a candidate's prompt alone, since its output was looked at before, and in tokens, not pages.
+
+        SGLang compares whole pages with the chunk budget. The plan counts tokens: a prompt that fits it would
+        be cut at its last full page, and one shorter than a page never start.
+        """
+        fits, chunk_limit = super()._check_prefill_budget(
+            req, extend_input_len=extend_input_len, total_tokens=total_tokens - self._limit(req), **kwargs
+        )
+        if not fits and req.bros.is_rt and self._missing(req) <= 0:
+            fits, chunk_limit = True, kwargs["chunk_limit"]  # what is missing gives way as it is allocated
+        if chunk_limit is not None and extend_input_len <= chunk_limit:
+            chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
+        return fits, chunk_limit
 
     def _update_prefill_budget(
         self, prefix_len: int, extend_input_len: int, max_new_tokens: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Reserve the prompt alone."""
+        """Reserve the prompt alone, and charge the tokens that the step computes; SGLang charges whole pages."""
         del max_new_tokens
         super()._update_prefill_budget(prefix_len, extend_input_len, 0, *args, **kwargs)
+        unfilled = self.ceil_paged_tokens(extend_input_len) - extend_input_len
+        self.rem_input_tokens += unfilled
+        if self.rem_chunk_tokens is not None:
+            self.rem_chunk_tokens += unfilled
 
     @staticmethod
     def _limit(req: Any) -> int:
@@ -144,7 +181,8 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
 
     def _prompt_demand(self, req: Any) -> int:
         """Return the tokens that a candidate takes at once."""
-        return int(len(req.full_untruncated_fill_ids) - req.prefix_len + self.per_req_token_overhead)
+        new = self.ceil_paged_tokens(len(req.full_untruncated_fill_ids) - req.prefix_len)
+        return int(new + self.per_req_token_overhead)
 
     # -- room
 
@@ -155,7 +193,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
 
     def _unfinished(self) -> int:
         """Return the prompt tokens that unfinished prefills will need room for after this step."""
-        chunked = {id(req): req for req in (self.scheduler.chunked_req, self.new_chunked_req) if req is not None}
+        chunked = {
+            id(req): req for req in (self.scheduler.chunked_req, self.new_chunked_req) if req is not None
+        }
         in_step = {id(req) for req in self.can_run_list}
         return sum(
             len(req.full_untruncated_fill_ids) - (req.extend_end if id(req) in in_step else req.prefix_len)
@@ -170,7 +210,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         """
         scheduler = self.scheduler
         if self._future is None:
-            reqs = {id(other): other for other in (*self._others(), scheduler.chunked_req) if other is not None}
+            reqs = {
+                id(other): other for other in (*self._others(), scheduler.chunked_req) if other is not None
+            }
             self._future = scheduler.room.future(
                 reqs.values(),
                 tree=self.tree_cache,
@@ -200,16 +242,17 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         growth = self._rt_future.growth_with(Row(self.scheduler.room.expected_remaining(req), new))
         return growth + self._unfinished() < room
 
-    def _make_room(self, wanted: int) -> bool:
-        """Take room for so many tokens of a real-time request: KV of preempted requests first, then of running ones."""
-        held = self.tree_cache.held
-        missing = self._missing(wanted)
-        if missing > 0 and held.give_up(missing):
-            missing = self._missing(wanted)
-        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
-            # A victim's KV is held for it; what this request needs of it goes at once.
-            held.give_up(max(self._missing(wanted), 0))
-        return self._missing(wanted) <= 0
+    def _make_room(self, req: Any) -> bool:
+        """Say whether a real-time prompt has room, preempting running best-effort requests where it lacks it.
 
-    def _missing(self, wanted: int) -> int:
-        return wanted - int(self.rem_total_tokens) + 1
+        What preempted requests hold is room: it gives way when the prompt's KV is allocated.
+        """
+        missing = self._missing(req)
+        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+            missing = self._missing(req)
+        return bool(missing <= 0)
+
+    def _missing(self, req: Any) -> int:
+        """Return the tokens that a real-time request's prompt lacks, beside what preempted ones hold."""
+        held = self.tree_cache.held.ledger.yieldable_beside(req.rid)
+        return self._prompt_demand(req) + 1 - int(self.rem_total_tokens) - int(held)

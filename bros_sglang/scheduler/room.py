@@ -11,7 +11,7 @@ from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
 
 from bros_sglang.memory.future_use import Floats, FutureUse, Row
 from bros_sglang.memory.headroom import Bounds, RtDemand
-from bros_sglang.memory.victims import Candidate, choose_victims
+from bros_sglang.memory.victims import Candidate, choose_rt_victims, choose_victims
 from bros_sglang.policies.output_length import OutputLength
 from bros_sglang.settings import BrosSettings
 
@@ -128,12 +128,33 @@ class Room:
         tree: Any,
     ) -> list[Any]:
         """Choose best-effort requests to preempt for so many tokens and slots; none if all do not suffice."""
-        candidates = [
+        chosen = choose_victims(
+            self._candidates(reqs, now_s, tree),
+            needed_tokens=tokens,
+            needed_slots=slots,
+            max_preemptions=self.settings.max_preemptions,
+        )
+        return [reqs[index] for index in chosen]
+
+    def real_time_victims(self, reqs: Sequence[Any], *, tokens: int, now_s: float, tree: Any) -> list[Any]:
+        """Choose real-time requests to preempt for so many tokens, most slack first.
+
+        Where all of them do not suffice, the one with most slack.
+        """
+        slack_s = [req.bros.next_due_s - now_s for req in reqs]
+        candidates = self._candidates(reqs, now_s, tree)
+        chosen = choose_rt_victims(candidates, slack_s, needed_tokens=tokens)
+        if chosen or not reqs:
+            return [reqs[index] for index in chosen]
+        return [max(reqs, key=lambda req: req.bros.next_due_s)]
+
+    def _candidates(self, reqs: Sequence[Any], now_s: float, tree: Any) -> list[Candidate]:
+        return [
             Candidate(
                 index=index,
                 private_tokens=req.kv.kv_allocated_len - req.kv.cache_protected_len,
                 exclusive_tokens=tree.exclusive_tokens(req),
-                reserved_tokens=0,  # admission counts what is held at its fullest, not every output
+                reserved_tokens=0,  # what is needed is needed now
                 generated_tokens=len(req.output_ids),
                 remaining_tokens=self.expected_remaining(req),
                 age_s=now_s - req.bros.arrival_s,
@@ -141,10 +162,3 @@ class Room:
             )
             for index, req in enumerate(reqs)
         ]
-        chosen = choose_victims(
-            candidates,
-            needed_tokens=tokens,
-            needed_slots=slots,
-            max_preemptions=self.settings.max_preemptions,
-        )
-        return [reqs[index] for index in chosen]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from sglang.srt.managers.io_struct import GetInternalStateReqOutput, SetInternalStateReqOutput
-from sglang.srt.managers.scheduler import Scheduler
+from sglang.srt.managers.scheduler import Scheduler, _make_abort_req
 from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
 from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
 from sglang.srt.runtime_context import get_parallel
@@ -119,11 +119,6 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.status_reporter = StatusReporter(self, self.books, read_clock())
         self.metrics: BrosMetrics | None = None
         super().__init__(server_args, port_args, *args, **kwargs)
-        if self.is_hybrid_swa or self.is_hybrid_ssm:
-            raise SystemExit(
-                "error: --policy bros does not support models with sliding-window or state-space layers yet: "
-                "their KV lives in more than one pool. Start this model without --policy bros."
-            )
 
     def init_chunked_prefill(self) -> None:
         """Take SGLang's chunk size; mix decode rows into prefill steps as the settings say."""
@@ -137,7 +132,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             fixed_margin_s=self.bros_settings.fixed_margin_ms / 1e3,
             sizing=self.bros_settings.batch_sizing,
             row_cap=128 if self.bros_settings.batch_sizing == "aimd" else 1 << 30,
-            min_be_chunk_tokens=self.bros_settings.min_be_chunk_tokens,
+            min_be_chunk_tokens=max(self.bros_settings.min_be_chunk_tokens, self.page_size),
             min_rt_chunk_tokens=max(self.bros_settings.min_rt_chunk_tokens, self.page_size),
         )
 
@@ -287,7 +282,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             share = (
                 self.plan.rt_prefill_tokens if self.chunked_req.bros.is_rt else self.plan.be_prefill_tokens
             )
-            self.policy.chunk_limit = share // self.page_size * self.page_size
+            left = len(self.chunked_req.full_untruncated_fill_ids) - self.chunked_req.prefix_len
+            # A chunk ends with a page, but for the last one.
+            self.policy.chunk_limit = share if share >= left else share // self.page_size * self.page_size
             if self.policy.chunk_limit == 0:
                 return not running_batch.is_empty() or self._force_chunk()
         return not self.plan.has_prefill and not running_batch.is_empty()
@@ -334,6 +331,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
                 slo=state.slo,
                 base=base,
             )
+            state.next_due_s = due_s
             tpot_s = state.slo.tpot_s
             if tpot_s < self.plan.rt_pace_s:
                 # Not even real-time work alone could keep this pace: it is given the share of an attainable one.
@@ -477,19 +475,27 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         taken = {id(req) for req in admitted}
         return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
 
-    def _preemptible(self, batch: Any) -> list[Any]:
-        """Return the best-effort requests of a batch that may be preempted."""
+    def _preemptible(self, batch: Any, *, rt: bool = False) -> list[Any]:
+        """Return the best-effort (or real-time) requests of a batch that may be preempted.
+
+        Not those that end with the next step: by their length, or because they were aborted. Queued again, an
+        aborted request would hold its KV until it ran once more.
+        """
         ending = {id(req) for req in self._reqs_finishing_inflight(batch)}
         return [
             req
             for req in batch.reqs
-            if not req.bros.is_rt and not req.finished() and req.beam_group is None and id(req) not in ending
+            if req.bros.is_rt is rt
+            and not req.finished()
+            and req.to_finish is None
+            and req.beam_group is None
+            and id(req) not in ending
         ]
 
     def preempt_for(self, adder: BrosPrefillAdder, *, tokens: int, slots: int) -> int:
         """Preempt best-effort requests until a real-time one has room; return how many.
 
-        `tokens` is what admission lacks, `slots` how many request slots. Nobody is preempted if all of them
+        `tokens` is what its prompt lacks, `slots` how many request slots. Nobody is preempted if all of them
         together would not make the room.
         """
         batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
@@ -515,33 +521,42 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             self.parked = None
 
     def _preempt_for_decode(self, batch: Any) -> None:
-        """Preempt best-effort rows until the others' next tokens fit; SGLang retracts after that."""
+        """Preempt until the others' next tokens fit: best-effort rows, then real-time ones with most slack.
+
+        The last row stays: SGLang ends it if the pool is too small for it alone.
+        """
         batches = [batch] if self.parked is None else [self.parked, batch]
         while not batch.check_decode_mem():
-            reqs = [req for rows in batches for req in self._preemptible(rows)]
-            if len(batch.reqs) == 1 and batch.reqs[0] in reqs:
-                reqs.remove(batch.reqs[0])  # somebody has to run
-            needed = (
-                batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
-            )
-            chosen = (
-                self.room.victims(
-                    reqs,
-                    tokens=max(needed, 1),
-                    slots=0,
-                    now_s=self.clock.now_s,
-                    tree=self.tree_cache,
-                )
-                or reqs[:1]
-            )
+            chosen = self._best_effort_victims(batch, batches) or self._real_time_victims(batch)
             if not chosen:
                 return
             for req in chosen:
                 self._release(req)
+                if req.bros.is_rt:
+                    req.bros.due_s = min(req.bros.next_due_s, self.clock.now_s + req.bros.slo.ttft_s)
             self._gave_way += chosen
             self._drop_rows(chosen, *batches)
             if batch.is_empty():
                 return
+
+    def _best_effort_victims(self, batch: Any, batches: list[Any]) -> list[Any]:
+        reqs = [req for rows in batches for req in self._preemptible(rows)]
+        if len(batch.reqs) == 1 and batch.reqs[0] in reqs:
+            reqs.remove(batch.reqs[0])  # somebody has to run
+        needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
+        chosen = self.room.victims(
+            reqs, tokens=max(needed, 1), slots=0, now_s=self.clock.now_s, tree=self.tree_cache
+        )
+        return chosen or reqs[:1]
+
+    def _real_time_victims(self, batch: Any) -> list[Any]:
+        reqs = self._preemptible(batch, rt=True)
+        if reqs and len(reqs) == len(batch.reqs):
+            reqs.remove(min(reqs, key=lambda req: req.bros.next_due_s))  # somebody has to run
+        needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
+        return self.room.real_time_victims(
+            reqs, tokens=max(needed, 1), now_s=self.clock.now_s, tree=self.tree_cache
+        )
 
     # -- measuring ------------------------------------------------------------------------------------
 
@@ -657,6 +672,12 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         super()._release_aborted_request(req)
 
     def _add_request_to_queue(self, req: Any, is_retracted: bool = False) -> None:  # noqa: FBT001, FBT002
+        if req.retraction_count and req.to_finish is not None:
+            # Aborted, and lost its seat before the step that would have ended it.
+            self._release_aborted_request(req)
+            reason = req.to_finish.to_json()
+            self.send_abort_output(_make_abort_req(req, finished_reason=reason), req)
+            return
         if not hasattr(req, "bros"):  # a request that SGLang made for itself
             req.bros = ReqState.internal(self.bros_settings, self.clock.now_s, req.rid)
         elif req.bros.is_rt and req.num_matched_prefix_tokens == 0:
