@@ -208,8 +208,23 @@ def _memory(results: Results) -> str:
             for (operation, page, size), c in cases.items()
         ]  # fmt: skip
         columns = ("operation", "page size", "tokens", "bros, µs", "stock, µs", "ratio")
-        parts.append("Allocators on device tensors:\n\n" + markdown_table(columns, rows))
+        parts.append("Allocators and tree on device tensors:\n\n" + markdown_table(columns, rows))
+        parts.append(_waiting_operations(operations["waits"]))
     return "## Memory\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def _waiting_operations(waits: dict[str, Any]) -> str:
+    """Say which operations of allocator and tree waited for the device in a churn, stock beside bros."""
+    said = []
+    for variant, pages in waits.items():
+        waited = [
+            f"{name} {figures['waits_per_call']:.2f} times a call ({page})"
+            for page, operations in pages.items()
+            for name, figures in operations.items()
+            if figures["waits_per_call"]
+        ]
+        said.append(f"{variant}: {', '.join(waited) or 'none'}")
+    return f"Operations that waited for the device: {'; '.join(said)}."
 
 
 def _of_peak(value: float, peak: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,10 +39,10 @@ def rust_tree_core() -> dict[str, Any]:
 
     try:
         driver = PoolDriver(1024, tree="stock", tree_core="rust", max_requests=2)
-        key = RadixKey([5, 6, 7, 8])
+        key = RadixKey(array("q", [5, 6, 7, 8]))
         driver.tree.insert(InsertParams(key=key, value=torch.arange(1, 5, dtype=torch.int64)))
-        matched = driver.tree.match_prefix(MatchPrefixParams(key=RadixKey([5, 6, 7])))
-        tokens = len(matched.device_indices)
+        matched = driver.tree.match_prefix(MatchPrefixParams(key=RadixKey(array("q", [5, 6, 7]))))
+        tokens = int(matched.device_prefix_len)
     except Exception as error:  # noqa: BLE001 (whatever it is, the Python core serves)
         return {"works": False, "reason": f"{type(error).__name__}: {error}"[:500]}
     return {"works": tokens == 3, "reason": "" if tokens == 3 else f"matched {tokens} of 3 tokens"}

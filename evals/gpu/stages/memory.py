@@ -18,11 +18,13 @@ import typer
 
 from bros_sglang.evals.gpu.cell import Cell
 from bros_sglang.evals.gpu.models import CONFIGS
+from bros_sglang.request_class import RequestClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bros_sglang.evals.gpu.run import GpuRun
+    from bros_sglang.evals.memory.pool_driver import Variant
 
 PAGES = (1, 16)
 SIZES = (1, 64, 1024, 8192)
@@ -77,6 +79,7 @@ def measure_copies(device: str, model: str, *, pool: int, steps: int) -> dict[st
 def measure_operations(device: str, *, pool: int, repeats: int) -> dict[str, Any]:
     """Return times of single operations and waits per call, stock beside bros."""
     rows = [row for page in PAGES for row in _timings(device, pool, page, repeats)]
+    rows += _evictions(device, pool, max(5, repeats // 10))
     return {"timings": rows, "waits": {variant: _waits(device, variant) for variant in ("stock", "bros")}}
 
 
@@ -108,6 +111,48 @@ def _timings(device: str, pool: int, page_size: int, repeats: int) -> list[dict[
             for variant in VARIANTS
         ]
     return rows
+
+
+def _evictions(device: str, pool: int, repeats: int) -> list[dict[str, Any]]:
+    """Time evictions from a tree that fills 60 % of the pool, stock and bros in turn."""
+    from sglang.srt.mem_cache.base_prefix_cache import EvictParams
+
+    from bros_sglang.evals.memory.pool_driver import VARIANTS, PoolDriver
+
+    drivers = {v: PoolDriver(pool, allocator=v, tree=v, max_requests=4, device=device) for v in VARIANTS}
+    draws = {variant: random.Random(7) for variant in VARIANTS}
+    for variant, driver in drivers.items():
+        _fill(driver, draws[variant], int(0.6 * pool))
+    rows = []
+    for size in SIZES:
+        times: dict[Variant, list[float]] = {variant: [] for variant in VARIANTS}
+        for _ in range(repeats):
+            for variant, driver in drivers.items():
+                seconds, evicted = _timed(device, partial(driver.tree.evict, EvictParams(num_tokens=size)))
+                times[variant].append(seconds)
+                _fill(driver, draws[variant], evicted.num_tokens_evicted)
+        rows += [
+            {
+                "operation": "evict",
+                "page_size": 1,
+                "size": size,
+                "allocator": variant,
+                "median_us": 1e6 * statistics.median(times[variant]),
+            }
+            for variant in VARIANTS
+        ]
+    return rows
+
+
+def _fill(driver: Any, rng: random.Random, tokens: int) -> None:
+    """Run requests through until the tree holds so many tokens more; the classes alternate."""
+    goal = driver.tree.evictable_size() + tokens
+    while driver.tree.evictable_size() < goal:
+        prompt = [rng.randrange(1 << 20) for _ in range(rng.randint(64, 512))]
+        request_class = RequestClass.RT if rng.random() < 0.5 else RequestClass.BE
+        req = driver.request(f"r{rng.random()}", request_class, prompt)
+        driver.prefill([req])
+        driver.finish(req)
 
 
 def _age(allocator: Any, pool: int, page_size: int) -> None:
