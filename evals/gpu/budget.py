@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 STOP_S = 20.0  # kept back for stopping servers and writing what was measured
 
 
-class BudgetSpentError(BaseException):
-    """The budget ended while a cell ran. No `except Exception` of a cell may hold it up."""
+class BudgetSpentError(KeyboardInterrupt):
+    """The budget ended while a cell ran. A KeyboardInterrupt, since event loops let nothing else through."""
 
 
 class Budget:

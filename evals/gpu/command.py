@@ -10,7 +10,7 @@ import typer
 
 from bros_sglang.evals.gpu import environment
 from bros_sglang.evals.gpu.archive import ArchiveError, pack, unpack
-from bros_sglang.evals.gpu.budget import Budget, BudgetSpentError
+from bros_sglang.evals.gpu.budget import Budget
 from bros_sglang.evals.gpu.run import GpuRun
 from bros_sglang.evals.gpu.runner import run_cells
 from bros_sglang.evals.gpu.scale import DRY, REAL
@@ -103,7 +103,7 @@ def gpu(
                 on_change=keep,
                 retry=retry,
             )
-    except (KeyboardInterrupt, BudgetSpentError):
+    except KeyboardInterrupt:
         typer.echo(f"interrupted; what is done is in {out}, run the same command to go on", err=True)
         raise typer.Exit(130) from None
     finally:

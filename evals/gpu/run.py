@@ -26,6 +26,7 @@ GRAPHS: dict[str, tuple[str, ...]] = {
     "decode": ("--disable-prefill-cuda-graph",),
     "none": ("--disable-prefill-cuda-graph", "--disable-decode-cuda-graph"),
 }
+START_TIMEOUT_S = 300.0  # kernels compiled and graphs captured; one that hangs must leave time for the others
 TREE_CORE_ENV = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND"
 
 
@@ -128,7 +129,7 @@ class GpuRun:
                 command,
                 self.folder("logs") / f"server-{log}.log",
                 env={**self.env, **(env or {})},
-                timeout_s=min(600.0, self.budget.left_s()),
+                timeout_s=min(START_TIMEOUT_S, self.budget.left_s()),
             ),
             wanted,
         )

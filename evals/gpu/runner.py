@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from bros_sglang.evals.gpu.store import CellStore
 
 MOST_ATTEMPTS = 2  # a cell that failed so often is left alone: a lent machine's minutes are better spent
+MOST_REASON = 6000  # characters of it that are shown; all of it is in the record
 
 
 class Summary:
     """What one command did."""
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys(("done", "failed", "skipped", "unfinished", "kept", "left", "waiting"), 0)
+        self.counts = dict.fromkeys(
+            ("done", "failed", "skipped", "unfinished", "kept", "left", "waiting", "blocked"), 0
+        )
         self.complete = False  # nothing is left to do
 
     def line(self) -> str:
@@ -35,6 +38,7 @@ class Summary:
             "unfinished": "cut off",
             "left": "left for the next command",
             "waiting": "wait for others that are not done",
+            "blocked": "need others that failed",
         }
         return ", ".join(f"{self.counts[key]} {text}" for key, text in said.items() if self.counts[key])
 
@@ -71,10 +75,12 @@ def run_cells(
             summary.counts["kept"] += 1
             continue
         where = f"[{index + 1}/{len(cells)}] {cell.key}"
-        lacking = ["/".join(need) for need in cell.needs if store.result(*need) is None]
+        lacking = [need for need in cell.needs if store.result(*need) is None]
         if lacking:
-            summary.counts["waiting"] += 1
-            say(f"{where}: waits for {', '.join(lacking)}")
+            # What failed too often will not be tried again by itself: then there is nothing to wait for.
+            hopeless = any(is_settled(store.get(*need), retry=retry) for need in lacking)
+            summary.counts["blocked" if hopeless else "waiting"] += 1
+            say(f"{where}: needs {', '.join(map('/'.join, lacking))}")
             continue
         if not budget.allows(cell.estimate_s):
             summary.counts["left"] += 1
@@ -87,7 +93,7 @@ def run_cells(
         store.put(record)
         on_change()
         summary.counts[record.status] += 1
-        note = f": {record.reason.splitlines()[0]}" if record.reason else ""
+        note = f": {record.reason[:MOST_REASON]}" if record.reason else ""
         say(f"{where}: {record.status} in {record.seconds:.0f} s{note}")
     open_cells = ("left", "unfinished", "waiting")
     summary.complete = not any(summary.counts[key] for key in open_cells)

@@ -1,6 +1,10 @@
 """A run that ends by itself before its command is killed."""
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
+import uvloop
 
 from bros_sglang.evals.gpu.budget import STOP_S, Budget, BudgetSpentError, ends_with
 
@@ -52,6 +56,20 @@ def test_a_body_that_catches_every_exception_is_cut_off_too() -> None:
 
     with pytest.raises(BudgetSpentError), ends_with(Budget(STOP_S + 0.05)):
         stubborn()
+
+
+@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_load_on_an_event_loop_is_cut_off_too(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def load() -> None:
+        while True:
+            await asyncio.sleep(0.005)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(load())
+
+    with pytest.raises(BudgetSpentError), ends_with(Budget(STOP_S + 0.05)):
+        run()
 
 
 def test_the_alarm_is_off_again_afterwards() -> None:

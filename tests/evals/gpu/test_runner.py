@@ -123,6 +123,18 @@ def test_a_cell_waits_for_what_it_needs(store: CellStore) -> None:
     assert second.runs == 1
 
 
+def test_what_needs_a_cell_that_failed_for_good_is_no_reason_to_run_again(store: CellStore) -> None:
+    cells = [
+        Cell("start", "stock", 1.0, Work(RuntimeError("no GPU"))),
+        Cell("load", "bros", 1.0, Work({}), (("start", "stock"),)),
+    ]
+    assert not run(cells, store).complete
+    for _ in range(MOST_ATTEMPTS):
+        summary = run(cells, store)
+    assert summary.complete
+    assert summary.counts["blocked"] == 1
+
+
 def test_an_interruption_goes_through_and_leaves_the_others(store: CellStore) -> None:
     cells = [Cell("stage", "done", 1.0, Work({})), Cell("stage", "cut", 1.0, Work(KeyboardInterrupt()))]
     with pytest.raises(KeyboardInterrupt):
