@@ -31,7 +31,8 @@ def cells(run: GpuRun) -> list[Cell]:
         result = measured(run, policy, server.url, full_house_plan(run.scale, seconds), f"overhead-{policy}")
         run.close()  # its last lines are on disk then
         figures = decode_figures(read_passes(record), run.scale.running)
-        return {**figures, "output_tokens_per_s": result["rt"]["output_tokens_per_s"]}
+        tokens_per_s = sum(result[kind]["output_tokens_per_s"] for kind in ("rt", "be"))
+        return {**figures, "output_tokens_per_s": tokens_per_s}
 
     return [
         Cell("overhead", "fcfs", estimate_s, lambda: measure("fcfs"), NEEDS),
