@@ -10,6 +10,14 @@ if TYPE_CHECKING:
 
     from bros_sglang.evals.gpu.cell import CellRecord
 
+# What the replay is held against, and where it stands in a result.
+REPLAY_FIGURES: dict[str, tuple[str, ...]] = {
+    "RT TTFT p50 ms": ("rt", "ttft_ms", "p50"),
+    "RT TTFT p99 ms": ("rt", "ttft_ms", "p99"),
+    "RT TPOT p50 ms": ("rt", "tpot_ms", "p50"),
+    "RT TPOT p99 ms": ("rt", "tpot_ms", "p99"),
+    "BE tokens/s": ("be", "tokens_per_s"),
+}
 STOCK = ("fcfs", "priority", "priority-mixed")
 ATTAINMENT_POINTS, BE_SHARE, STEP_ADDED, REPLAY_TOLERANCE = 0.5, 0.95, 0.02, 0.10
 

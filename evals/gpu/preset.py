@@ -5,7 +5,7 @@ The file holds measured constants in place of a preset's; `bros eval replay --st
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,15 +14,14 @@ import typer
 from bros_sglang.evals.gpu.figures import Results
 from bros_sglang.evals.gpu.models import kv_bytes_per_token
 from bros_sglang.evals.gpu.store import StoreError, read_results
-from bros_sglang.evals.step_time.linear import LinearCoefficients, LinearStepTime
 
 
 class PresetError(ValueError):
     """A run that no preset can be made of; the message says which stage is missing."""
 
 
-def preset_of(results: Results, policy: str = "bros") -> LinearStepTime:
-    """Return the fitted model of a run, with the measured cost of bringing KV back from the host.
+def preset_of(results: Results, policy: str = "bros") -> dict[str, Any]:
+    """Return the fitted model of a run as a step-time file holds it, with the measured cost of load-back.
 
     Raises PresetError where the profile or the ceilings were not measured.
     """
@@ -33,29 +32,22 @@ def preset_of(results: Results, policy: str = "bros") -> LinearStepTime:
         raise PresetError(f"the run has no finished stage {' and '.join(missing)}: run it first")
     described = fit["model"]
     model = str(results.about["settings"]["model"])
-    link_bytes_per_s = ceilings["to_device_gb_per_s"] * 1e9
-    coefficients = replace(
-        LinearCoefficients(**described["coefficients"]),
-        load_back_token_s=kv_bytes_per_token(model) / link_bytes_per_s,
-    )
-    provenance: dict[str, Any] = {
-        "made_by": "python -m bros_sglang.evals.gpu.preset",
-        "policy": policy,
-        "device": None if host is None else host["device"],
-        "versions": None if host is None else host["versions"],
-        "ceilings": ceilings,
-        "server_args": described["provenance"].get("server_args"),
-        "fit": described["provenance"].get("fit"),
-        "load_back_token_s": "KV bytes of a token over the measured link, pinned host memory to device",
-    }
     device = "unknown device" if host is None else host["device"]["name"]
-    return LinearStepTime(
-        f"{model} on {device}, measured",
-        coefficients,
-        provenance,
-        blocking=bool(described["blocking"]),
-        frontend_s=float(described["frontend_s"]),
-    )
+    load_back_token_s = kv_bytes_per_token(model) / (ceilings["to_device_gb_per_s"] * 1e9)
+    return {
+        **described,
+        "name": f"{model} on {device}, measured",
+        "coefficients": {**described["coefficients"], "load_back_token_s": load_back_token_s},
+        "provenance": {
+            **described["provenance"],
+            "made_by": "python -m bros_sglang.evals.gpu.preset",
+            "policy": policy,
+            "device": None if host is None else host["device"],
+            "versions": None if host is None else host["versions"],
+            "ceilings": ceilings,
+            "load_back_token_s": "KV bytes of a token over the measured link, pinned host memory to device",
+        },
+    }
 
 
 def main(
@@ -66,7 +58,8 @@ def main(
     """Write the measured constants of a run as a step-time file."""
     try:
         about, records = read_results(run)
-        preset_of(Results(about, records), policy).save(file)
+        described = preset_of(Results(about, records), policy)
+        file.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     except (StoreError, PresetError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

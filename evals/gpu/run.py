@@ -99,6 +99,7 @@ class GpuRun:
             *("--model-path", str(self.model(model or scale.model))),
             *LOAD_DUMMY,
             *("--dtype", scale.dtype),
+            *("--device", scale.device),
             *("--random-seed", "0"),
             *("--max-total-tokens", str(pool_tokens or scale.pool_tokens)),
             *("--max-running-requests", str(scale.running)),

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bros_sglang.evals.gpu.cell import Cell
+from bros_sglang.evals.gpu.figures import REPLAY_FIGURES
 from bros_sglang.evals.gpu.loads import mixed_plan
 from bros_sglang.evals.gpu.stages.load import cell_name
 from bros_sglang.evals.gpu.stages.profile import MODEL_FILE
@@ -17,7 +18,7 @@ from bros_sglang.evals.replay.arrivals import Tagging
 from bros_sglang.evals.replay.job import ReplayFailedError, ReplayJob
 from bros_sglang.evals.replay.policies import PolicySpec
 from bros_sglang.evals.replay.processes import run_jobs
-from bros_sglang.evals.replay.validate import FIGURES, arguments_as_flags
+from bros_sglang.evals.replay.validate import arguments_as_flags
 from bros_sglang.evals.step_time.linear import LinearStepTime
 
 if TYPE_CHECKING:
@@ -63,15 +64,21 @@ def _compare(run: GpuRun, policy: str, rate: float) -> dict[str, Any]:
         seconds=plan.end_s,
         drain_s=plan.grace_s,
         cpu_s_per_pass=0.0 if model.blocking else CPU_S_PER_PASS,
-        frontend_s=model.frontend_s,
         measure_from_s=plan.warmup_s,
+        **_between(model),
     )
     (result,) = run_jobs([job], run.folder("logs"))
     if isinstance(result, ReplayFailedError):
         raise result
     replayed = compute_result(Run(result.records, result.facts))
-    figures = [_figure(name, path, live, replayed) for name, path in FIGURES.items()]
+    figures = [_figure(name, path, live, replayed) for name, path in REPLAY_FIGURES.items()]
     return {"rate": rate, "figures": figures, "within": sum(f["within"] for f in figures)}
+
+
+def _between(model: LinearStepTime) -> dict[str, Any]:
+    """Return what lies between client and scheduler, as the replay takes it from the model."""
+    name = next(name for name in ("frontend", "frontend_s") if hasattr(model, name))
+    return {name: getattr(model, name)}
 
 
 def _figure(

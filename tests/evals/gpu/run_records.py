@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bros_sglang.evals.gpu.cell import CellRecord
-from bros_sglang.evals.gpu.figures import Results
-from bros_sglang.evals.replay.validate import FIGURES
+from bros_sglang.evals.gpu.figures import REPLAY_FIGURES, Results
+from bros_sglang.evals.step_time.linear import FILE_KIND
 
 COEFFICIENTS = {
     "prefill_pass_s": 0.006,
@@ -63,8 +63,8 @@ def records() -> list[CellRecord]:
     fit = {
         "model": {
             "coefficients": COEFFICIENTS,
+            "kind": FILE_KIND,
             "blocking": False,
-            "frontend_s": 0.004,
             "provenance": {"server_args": ["--policy", "bros"], "fit": {"steps": 900}},
         },
         "steps": 900,
@@ -74,9 +74,8 @@ def records() -> list[CellRecord]:
     step = {"rows": 256, "decide_us": 100.0, "launch_us": 300.0, "process_us": 400.0, "scheduler_share": 0.08}
     smi = {"gpus": [{"name": "NVIDIA H200", "driver_version": "580.159.03"}]}
     waits = {kind: {"passes": 9, "waits_per_pass": 0.0} for kind in ("decode", "prefill_or_mixed")}
-    figures = [
-        {"figure": name, "live": 100.0, "replay": 104.0, "ratio": 1.04, "within": True} for name in FIGURES
-    ]
+    figure = {"live": 100.0, "replay": 104.0, "ratio": 1.04, "within": True}
+    figures = [{"figure": name, **figure} for name in REPLAY_FIGURES]
     copy = {"tokens_per_run": 1.2, "megabytes": 100.0, "scattered_gb_per_s": 30.0, "in_runs_gb_per_s": 5.0}
     timings = [
         {"operation": "alloc", "page_size": 1, "size": 64, "allocator": a, "median_us": us}

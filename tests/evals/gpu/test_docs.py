@@ -128,13 +128,12 @@ def test_a_dry_run_does_not_get_into_the_page_by_mistake(tmp_path: Path) -> None
 
 def test_a_preset_is_read_back_by_the_replay(tmp_path: Path) -> None:
     file = tmp_path / "h200.json"
-    preset_of(results()).save(file)
+    file.write_text(json.dumps(preset_of(results())), encoding="utf-8")
     model = step_time_model(str(file), model="llama3-8b", gpu="h200")
     assert isinstance(model, LinearStepTime)
     assert model.coefficients.prefill_token_s == COEFFICIENTS["prefill_token_s"]
     # 131,072 bytes of KV a token over the 52 GB/s that were measured.
     assert model.coefficients.load_back_token_s == pytest.approx(131_072 / 52e9)
-    assert model.frontend_s == 0.004
     assert not model.blocking
     provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
     assert provenance["device"]["name"] == "NVIDIA H200"

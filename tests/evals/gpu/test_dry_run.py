@@ -46,4 +46,4 @@ def test_every_stage_runs_and_a_second_command_goes_on_where_the_first_ended(tmp
     results = Results(about, records)
     assert results.of("start", "bros")["same_tokens"] == 4  # type: ignore[index]
     assert "## Mixed load" in measured_part(results)
-    assert preset_of(results).coefficients.decode_row_s >= 0.0
+    assert preset_of(results)["coefficients"]["load_back_token_s"] > 0.0
