@@ -9,10 +9,12 @@ from bros_sglang.evals.gpu.cell import Cell
 from bros_sglang.evals.gpu.loads import measured, mixed_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bros_sglang.evals.gpu.run import GpuRun
 
 # rt-alone, be-alone and fcfs share a server. What the wanted figures need comes first.
-POLICY_ORDER = ("bros", "rt-alone", "fcfs", "be-alone", "priority", "priority-mixed")
+POLICY_ORDER = ("bros", "rt-alone", "fcfs", "be-alone", "priority")
 NEEDS = (("start", "stock"),)
 
 
@@ -23,8 +25,17 @@ def cell_name(policy: str, rate: float) -> str:
 
 def cells(run: GpuRun) -> list[Cell]:
     """Return a cell per policy and rate, those of one server behind each other."""
+    return _cells_of(run, POLICY_ORDER)
+
+
+def mixed_cells(run: GpuRun) -> list[Cell]:
+    """Return the cells of stock at its best: priorities, priority eviction and mixed chunks."""
+    return _cells_of(run, ("priority-mixed",))
+
+
+def _cells_of(run: GpuRun, policies: Sequence[str]) -> list[Cell]:
     made = []
-    for policy in POLICY_ORDER:
+    for policy in policies:
         for index, rate in enumerate(run.scale.rates[:1] if policy == "be-alone" else run.scale.rates):
             estimate_s = run.scale.run_s() + (run.scale.start_s if index == 0 else 0.0)
             measure = partial(_measure, run, policy, rate)

@@ -24,24 +24,35 @@ ANSWER_TOKENS = 24
 
 
 def cells(run: GpuRun) -> list[Cell]:
-    """Return a cell per policy and model."""
+    """Return a cell for stock and one for bros."""
     scale = run.scale
     start_s = scale.start_s + 30.0
     attempts = 1 if scale.on_cpu else len(GRAPHS)
     return [
         Cell("start", "stock", start_s * attempts, lambda: first_start(run)),
         Cell("start", "bros", start_s, lambda: start_like(run, "bros", scale.model, "stock")),
+    ]
+
+
+def second_model_cells(run: GpuRun) -> list[Cell]:
+    """Return the same for the second model."""
+    scale = run.scale
+    start_s = scale.start_s + 30.0
+    needs = (("start", "stock"),)
+    return [
         Cell(
             "start",
             f"{scale.second_model}-stock",
             start_s,
             lambda: start_like(run, "fcfs", scale.second_model, None),
+            needs,
         ),
         Cell(
             "start",
             f"{scale.second_model}-bros",
             start_s,
             lambda: start_like(run, "bros", scale.second_model, f"{scale.second_model}-stock"),
+            needs,
         ),
     ]
 
