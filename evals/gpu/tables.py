@@ -11,6 +11,7 @@ from bros_sglang.evals.step_time.presets import AFFINE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DRY_NOTE = "**A dry run on a CPU with a tiny model: the script is tried, the figures mean nothing.**"
 PICTURES = {"load": "gpu-load.png", "fit": "gpu-fit.png"}
 
 
@@ -44,7 +45,8 @@ def measured_part(results: Results, pictures: Sequence[str] = ()) -> str:
         _replay(results),
         _open(results),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    return f"{DRY_NOTE}\n\n{text}" if results.dry and text.strip() else text
 
 
 def _host(results: Results) -> str:
