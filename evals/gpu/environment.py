@@ -10,10 +10,13 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bros_sglang
 from bros_sglang import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PACKAGES = (
     "bros-sglang", "sglang", "sglang-kernel", "torch", "triton", "transformers", "flashinfer-python", "numpy",
@@ -75,6 +78,12 @@ def base_env(out: Path, *, cpu: bool) -> dict[str, str]:
     if cpu:
         env["CUDA_VISIBLE_DEVICES"] = ""
     return env
+
+
+def adopt(env: Mapping[str, str]) -> None:
+    """Take over what `base_env` gives to others, for processes that fork from this one."""
+    os.environ.update(env)
+    sys.path[:] = dict.fromkeys([*sys.path, *env["PYTHONPATH"].split(os.pathsep)])
 
 
 def missing_modules() -> list[str]:

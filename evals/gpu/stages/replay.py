@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bros_sglang.evals.gpu import environment
 from bros_sglang.evals.gpu.cell import Cell
 from bros_sglang.evals.gpu.figures import REPLAY_FIGURES
 from bros_sglang.evals.gpu.loads import mixed_plan
@@ -43,6 +44,7 @@ def _compare(run: GpuRun, policy: str, rate: float) -> dict[str, Any]:
     scale = run.scale
     live = run.store.result("load", cell_name(policy, rate)) or {}
     run.close()
+    environment.adopt(run.env)  # the replay's process forks from here, and needs the plugin and the tree core
     model = LinearStepTime.load(run.out / "profile" / policy / MODEL_FILE)
     plan = mixed_plan(scale, rate)
     settings = ["--chunked-prefill-size", str(scale.chunk_tokens), *POLICIES[policy].flags]

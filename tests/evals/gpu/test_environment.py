@@ -53,6 +53,16 @@ def test_a_dry_run_sees_no_gpu(tmp_path: Path) -> None:
     assert "CUDA_VISIBLE_DEVICES" not in environment.base_env(tmp_path, cpu=False)
 
 
+def test_what_forks_from_here_finds_the_plugin_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "installed", lambda: False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, value in environment.base_env(tmp_path, cpu=False).items():
+        monkeypatch.setenv(name, value)  # what is set is put back
+    environment.adopt({"PYTHONPATH": environment.python_path(tmp_path), "TOKENIZERS_PARALLELISM": "false"})
+    assert str(tmp_path / "distribution") in sys.path
+    assert str(tmp_path / "distribution") in environment.os.environ["PYTHONPATH"].split(":")
+
+
 def test_nvidia_smi_is_read() -> None:
     line = "NVIDIA H200, 580.159.03, 143771 MiB, 4 MiB, 31, 76.53 W, 345 MHz, 3201 MHz, 0x0000000000000001\n"
     (gpu,) = environment.parse_smi(line)
