@@ -69,7 +69,7 @@ class _InvariantChecker(SchedulerInvariantChecker):  # type: ignore[misc] # SGLa
 
 
 class _StampedEvent:
-    """A device event that reports when the host's wait for it ended; everything else is the event's own."""
+    """A device event that reports when the host's first wait for it ended; all else is the event's own."""
 
     __slots__ = ("_event", "_report")
 
@@ -78,9 +78,11 @@ class _StampedEvent:
         self._report = report
 
     def synchronize(self) -> None:
-        """Wait as SGLang would, then report."""
+        """Wait as SGLang would, then report; a second wait (a recorder's, say) is no second end."""
         self._event.synchronize()
-        self._report()
+        report, self._report = self._report, None
+        if report is not None:
+            report()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._event, name)
