@@ -55,7 +55,7 @@ async def read_status(manager: Any, uptime_s: float) -> BrosStatus:
 
 def policy_config(settings: BrosSettings) -> PolicyConfig:
     """Show the settings in force."""
-    values = settings.model_dump(mode="json")
+    values = settings.shown()
     return PolicyConfig(
         default_class=settings.default_class.value,
         rt_targets=Targets(ttft_ms=settings.ttft_ms, tpot_ms=settings.tpot_ms),

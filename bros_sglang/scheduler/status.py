@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sglang.srt.runtime_context import get_parallel
 
+from bros_sglang import seams
 from bros_sglang.memory.pool_use import PoolUse, pool_use
 from bros_sglang.policies.slack import next_token_due
 from bros_sglang.scheduler.books import Books, ClassBooks, ClassTotals, PassTotals
@@ -77,6 +78,13 @@ class StatusReporter:
             pool_tokens=use.total,
             running=running,
         )
+
+    def answer(self, rid: str | None, now_s: float) -> dict[str, Any] | None:
+        """Answer a question that the HTTP server marked as bros's; None if it is not."""
+        if rid == seams.QUEUED_RID:
+            queue = self._scheduler.waiting_queue
+            return {"rt": len(queue.rt), "be": len(queue.be)}
+        return self.status(now_s).model_dump(mode="json") if rid == seams.STATUS_RID else None
 
     def status(self, now_s: float) -> SchedulerStatus:
         """Put the status together; `now_s` on this process's monotonic clock."""
