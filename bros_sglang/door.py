@@ -18,7 +18,7 @@ from bros_sglang import launch_args, responses_batch_tier, seams
 from bros_sglang.held_answers import HoldAnswers, answer_of
 from bros_sglang.openai_errors import OpenAIError
 from bros_sglang.queue_limits import QueueLimits, RefusedError
-from bros_sglang.request_class import TAG_KEY, Tag, TagError, parse_tag
+from bros_sglang.request_class import TAG_KEY, RequestClass, Tag, TagError, parse_tag
 from bros_sglang.settings import BrosSettings
 from bros_sglang.tag_sources import Sources, as_custom_params, sources_of, tier_served
 from bros_sglang.tracing import tell_root_span
@@ -32,10 +32,23 @@ def open_door(manager: Any) -> None:
     from sglang.srt.entrypoints.http_server import app
     from starlette.middleware import Middleware
 
-    manager.bros_limits = QueueLimits(lambda: _waiting(manager), time.monotonic)
+    limits = QueueLimits(lambda: _waiting(manager), time.monotonic)
+    if manager.server_args.enable_metrics and launch_args.settings_of(manager.server_args).metrics:
+        limits.on_refused = _refusal_counter(manager.served_model_name)
+    manager.bros_limits = limits
     # Innermost, so that what others add to an answer (CORS, metrics) is added to a refusal, too.
     app.user_middleware.append(Middleware(HoldAnswers))
     app.user_middleware.append(Middleware(responses_batch_tier.KnowBatchTier))
+
+
+def _refusal_counter(model_name: str) -> Callable[[RequestClass, int], None]:
+    # Imported here: prometheus_client looks for PROMETHEUS_MULTIPROC_DIR when it is imported.
+    from prometheus_client import Counter
+
+    text = "Requests refused with 429 because too many of their class wait."
+    counter = Counter("sglang:bros_num_refused_reqs_total", text, labelnames=["model_name", "request_class"])
+    children = {which: counter.labels(model_name, which.value) for which in RequestClass}  # seen at 0, too
+    return lambda request_class, count: children[request_class].inc(count)
 
 
 async def _waiting(manager: Any) -> tuple[int, int]:
@@ -81,7 +94,7 @@ async def _generate(answers: Any, manager: Any, obj: Any, request: Any) -> Async
     settings = launch_args.settings_of(manager.server_args)
     limits: QueueLimits | None = getattr(manager, "bros_limits", None)
     answer = answer_of(request)
-    entered: dict[Any, int] = {}
+    entered: dict[RequestClass, int] = {}
     async with aclosing(answers):
         try:
             try:
@@ -113,14 +126,14 @@ def _is_exempt(obj: Any, request: Any) -> bool:
     return health_check or getattr(request.state, _INSIDE, False)
 
 
-def _tag(obj: Any, request: Any, settings: BrosSettings) -> dict[Any, int]:
+def _tag(obj: Any, request: Any, settings: BrosSettings) -> dict[RequestClass, int]:
     """Write each prompt's tag into its parameters; return how many answers of each class are asked for."""
     sources = getattr(request.state, _SOURCES, None)
     if sources is None:  # not by way of an OpenAI route
         sources = sources_of(request.headers, None, None, settings)
     many = isinstance(obj.sampling_params, list)
     written: list[Any] = []
-    classes: dict[Any, int] = {}
+    classes: dict[RequestClass, int] = {}
     for params in obj.sampling_params if many else [obj.sampling_params]:
         custom = (params or {}).get("custom_params")
         tag = sources.tag(parse_tag(custom), obj.priority, settings)

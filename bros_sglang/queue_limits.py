@@ -49,7 +49,7 @@ class QueueLimits:
         self._ended: dict[RequestClass, deque[tuple[float, int]]] = {which: deque() for which in RequestClass}
         self._reading: _Reading | None = None
         self._asking: asyncio.Task[_Reading] | None = None
-        self.refused = dict.fromkeys(RequestClass, 0)
+        self.on_refused: Callable[[RequestClass, int], None] | None = None  # a counter's increment
 
     async def enter(self, request_class: RequestClass, count: int, settings: BrosSettings) -> None:
         """Let a request with `count` answers in; raises RefusedError. Whoever is let in leaves again."""
@@ -103,7 +103,8 @@ class QueueLimits:
             self._asking = None
 
     def _refuse(self, request_class: RequestClass, count: int, queued: int, why: str) -> None:
-        self.refused[request_class] += count
+        if self.on_refused is not None:
+            self.on_refused(request_class, count)
         name = _NAMES[request_class]
         raise RefusedError(
             OpenAIError(
