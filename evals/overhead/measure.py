@@ -160,18 +160,27 @@ def _measure(policy: str, running: int, waiting: int, passes: int, pipe: Any) ->
     )
 
 
-def measure_overhead(policy: str, running: int, waiting: int, passes: int = 400) -> Overhead:
-    """Time `passes` passes in a process of its own. Raises RuntimeError if that process fails."""
+def in_own_process(name: str, measure: Callable[..., None], *args: Any) -> Any:
+    """Call `measure(*args, pipe)` in a process of its own and return what it sends.
+
+    Raises RuntimeError if that process fails.
+    """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(policy, running, waiting, passes, sender))
+    process = context.Process(target=measure, args=(*args, sender))
     process.start()
     sender.close()
     try:
-        result: Overhead = receiver.recv()
+        result = receiver.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"{policy}: the measuring process ended with status {process.exitcode}") from None
+        raise RuntimeError(f"{name}: the measuring process ended with status {process.exitcode}") from None
     process.terminate()  # SGLang's threads need no farewell
     process.join()
+    return result
+
+
+def measure_overhead(policy: str, running: int, waiting: int, passes: int = 400) -> Overhead:
+    """Time `passes` passes in a process of its own. Raises RuntimeError if that process fails."""
+    result: Overhead = in_own_process(policy, _measure, policy, running, waiting, passes)
     return result

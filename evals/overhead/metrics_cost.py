@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -27,7 +26,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bros_sglang.evals.overhead.measure import build_loaded
+from bros_sglang.evals.overhead.measure import build_loaded, in_own_process
 
 _NOW = time.perf_counter  # bound before the replay puts virtual time into the modules
 _LABELS = {"model_name": "stub", "engine_type": "unified", "tp_rank": 0, "pp_rank": 0}
@@ -146,18 +145,9 @@ def measure_metrics_cost(
     running: int, waiting: int, number: int, passes: int = 100, pairs: int = 20
 ) -> MetricsCost:
     """Measure in a process of its own. Raises RuntimeError if that process fails."""
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(running, waiting, number, passes, pairs, sender))
-    process.start()
-    sender.close()
-    try:
-        result: MetricsCost = receiver.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"the measuring process ended with status {process.exitcode}") from None
-    process.terminate()  # SGLang's threads need no farewell
-    process.join()
+    result: MetricsCost = in_own_process(
+        f"{running}/{waiting}", _measure, running, waiting, number, passes, pairs
+    )
     return result
 
 
