@@ -50,6 +50,7 @@ from bros_sglang.scheduler.status import StatusReporter
 from bros_sglang.scheduler.steps import StepMeter, shape_of
 from bros_sglang.scheduler.waiting_queue import BE_WINDOW, WaitingQueue
 from bros_sglang.settings import BrosSettings
+from bros_sglang.tracing import tell_scheduler_span
 
 _INFINITY = float("inf")
 _RECENT_ARRIVALS = 64
@@ -168,7 +169,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Build SGLang's metrics, and bros's own beside them where the server shows metrics."""
         super().init_metrics_collector()
         context = self.metrics_collector_context
-        if context.current_scheduler_metrics_enabled and context.is_stats_logging_rank:
+        shown = context.current_scheduler_metrics_enabled and self.bros_settings.metrics
+        if shown and context.is_stats_logging_rank:
             self.metrics = BrosMetrics(self.books, self.status_reporter, self.metrics_collector.labels)
 
     def get_prefill_adder_class(self) -> Any:
@@ -227,6 +229,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         if req.bros.is_rt:
             self._note_target(req.bros.slo.ttft_s)
         self.books.arrived(req, read_clock())
+        tell_scheduler_span(req, self.bros_settings.target_share)
         return req
 
     def _note_target(self, ttft_s: float) -> None:
@@ -650,11 +653,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     # -- SGLang's other questions ---------------------------------------------------------------------
 
     def get_internal_state(self, recv_req: Any) -> Any:
-        """Answer `GET /bros/status` on the way of SGLang's own state request."""
-        if recv_req.rid != seams.STATUS_RID:
+        """Answer `GET /bros/status` and the door's questions on the way of SGLang's own state request."""
+        state = self.status_reporter.answer(recv_req.rid, read_clock())
+        if state is None:
             return super().get_internal_state(recv_req)
-        status = self.status_reporter.status(read_clock()).model_dump(mode="json")
-        return GetInternalStateReqOutput(internal_state=status)
+        return GetInternalStateReqOutput(internal_state=state)
 
     def _collect_inflight_batches(self) -> list[Any]:
         return [*super()._collect_inflight_batches(), self.parked]
