@@ -8,13 +8,15 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-slow bench lint format types check clean help
+.PHONY: setup demo test test-slow bench clients reference lint format types check clean help
 
 help:
 	@echo "make demo       real SGLang servers on this machine: stock against bros, a table and a picture"
 	@echo "make test       the test suite (real engine and server on the CPU)"
 	@echo "make lint types what continuous integration checks besides"
 	@echo "make test-slow  tests that take minutes;  make bench  measurements"
+	@echo "make clients    openai, bench_serving, aiperf and guidellm against a live server"
+	@echo "make reference  docs/settings.md and docs/metrics.md from the code"
 
 # The pinned CPU set: no CUDA packages, nothing from a model hub. SGLang comes last, without its dependencies.
 $(READY): requirements/cpu.txt requirements/cpu-constraints.txt requirements/sglang.txt requirements/dev.txt pyproject.toml build_backend/backend.py build_backend/bros_sglang_launch.pth
@@ -39,6 +41,13 @@ test-slow: $(READY)
 
 bench: $(READY)
 	@$(PY) -m pytest -m bench -s
+
+# Load generators that nobody here wrote, each in a venv of its own, against a live server on the CPU.
+clients: $(READY)
+	@$(PY) -m bros_sglang.evals.clients --out evals/results/clients
+
+reference: $(READY)
+	@$(PY) -W ignore -m bros_sglang.reference docs
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

@@ -36,6 +36,9 @@ COMMANDS: dict[str, Command] = {
         "bros_sglang.cli.batch", "Work through an offline corpus with best-effort requests.", "batch"
     ),
     "top": Command("bros_sglang.cli.top", "Watch a running bros server."),
+    "monitoring": Command(
+        "bros_sglang.cli.monitoring", "Write Prometheus and Grafana files for a bros server."
+    ),
     "eval": Command("bros_sglang.cli.eval", "Replay, measure and report.", "eval"),
 }
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from bros_sglang.cli.top import app
 from bros_sglang.evals.live.server_process import ServerProcess
+from bros_sglang.reference import metrics
 from bros_sglang.scheduler.metrics import _CLASS_COUNTERS, _GAUGES, _PASS_COUNTERS, _POOL_GAUGES
 from bros_sglang.status import BrosStatus
 from tests.conftest import StartServer
@@ -212,3 +213,14 @@ def test_every_metric_is_there(server: ServerProcess) -> None:
     assert 0 <= be <= rt <= 2048
     for which in ("rt", "be"):
         assert samples["sglang:bros_num_refused_reqs_total", which] == 0
+
+
+def test_the_reference_and_the_dashboard_know_what_is_exported(server: ServerProcess) -> None:
+    text = httpx.get(f"{server.url}/metrics/", timeout=30, trust_env=False).text
+    exported: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name.startswith("sglang:bros_"):
+                exported.setdefault(sample.name, set(sample.labels) - {"le"})
+    described = {series: set(metric.labels) for metric in metrics() for series in metric.series}
+    assert exported == described

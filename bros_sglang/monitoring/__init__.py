@@ -1,0 +1,1 @@
+"""Prometheus and Grafana files for a bros server: scrape configuration, alerts, dashboard, compose file."""
