@@ -14,6 +14,7 @@ from bros_sglang.evals.replay.device import virtual_device_module
 from bros_sglang.evals.replay.feed import Feed
 from bros_sglang.evals.replay.forward import PassCounts, VirtualForward
 from bros_sglang.evals.replay.stand_in import install, real_time_left
+from bros_sglang.evals.step_time.frontend import Frontend
 from bros_sglang.request_class import RequestClass
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class ReplayOptions:
     seconds: float  # requests arrive, and rates are measured, in [0, seconds)
     drain_s: float = 120.0  # how much longer RT requests that arrived by then may take
     cpu_s_per_pass: float = 300e-6
-    frontend_s: float = 0.0  # HTTP server and tokenizer, on the way to the scheduler
+    frontend: Frontend = field(default_factory=Frontend)  # HTTP server and tokenizers, both ways
+    frontend_seed: int = 0
     sample_s: float = 1.0  # how often queues and the KV pool are looked at
 
 
@@ -174,7 +176,8 @@ def replay(
         last_seq_len=last_seq_len,
         finished=finished,
         on_poll=on_poll,
-        frontend_s=options.frontend_s,
+        frontend=options.frontend,
+        frontend_seed=options.frontend_seed,
     )
     own = Stopwatch()
     _attach(scheduler, clock, capture, forward, arrivals, own)

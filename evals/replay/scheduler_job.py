@@ -44,7 +44,8 @@ def run_on_scheduler(job: ReplayJob, progress: Progress | None = None) -> JobRes
                     seconds=job.seconds,
                     drain_s=job.drain_s,
                     cpu_s_per_pass=job.cpu_s_per_pass,
-                    frontend_s=job.frontend_s,
+                    frontend=job.frontend,
+                    frontend_seed=job.frontend_seed,
                 ),
                 progress=progress,
             )

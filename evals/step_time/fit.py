@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bros_sglang.evals.step_time.step import Step
 
 LEAST_STEPS = 30
+SPREAD_QUANTILES = 200
 # Steps this many times as long as the model says are the machine's doing (a paused process, a page fault
 # storm), not the batch's: left out, and counted.
 OUTLIER_FACTOR = 4.0
@@ -108,6 +109,16 @@ def _solve(features: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArr
     return np.asarray(solution / scale, dtype=np.float64)
 
 
+def _spread(predicted_s: NDArray[np.float64], measured_s: NDArray[np.float64]) -> list[float]:
+    """Return quantiles of measured over predicted, weighted by time: their mean is 1, as the totals are."""
+    factors = measured_s / predicted_s
+    order = np.argsort(factors)
+    reached = np.cumsum(predicted_s[order])
+    shares = (np.arange(SPREAD_QUANTILES) + 0.5) / SPREAD_QUANTILES
+    drawn = np.interp(shares * reached[-1], reached, factors[order])
+    return [round(float(factor), 5) for factor in drawn / drawn.mean()]
+
+
 def fit_steps(
     recorded: Sequence[RecordedStep], name: str, *, blocking: bool, provenance: dict[str, Any] | None = None
 ) -> tuple[LinearStepTime, FitReport]:
@@ -147,6 +158,10 @@ def fit_steps(
     )
     coefficients = LinearCoefficients(**dict(zip(_COLUMNS, map(float, solution), strict=True)))
     model = LinearStepTime(
-        name, coefficients, {**(provenance or {}), "fit": report.summary()}, blocking=blocking
+        name,
+        coefficients,
+        {**(provenance or {}), "fit": report.summary()},
+        blocking=blocking,
+        spread=_spread(predicted, seconds[kept]),
     )
     return model, report

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from bros_sglang.evals.step_time.linear import LinearStepTime
     from bros_sglang.evals.step_time.step import Step, StepTimeModel
 
 
@@ -30,7 +31,7 @@ class JitteredStepTime:
         self._sigma = float(np.sqrt(np.log1p(self.spread**2)))
         self._rng = np.random.default_rng([self.seed, 0x57E9])
         self.name = f"{self.model.name}, jitter {self.spread:.0%}"
-        self.blocking, self.frontend_s = self.model.blocking, self.model.frontend_s
+        self.blocking, self.frontend = self.model.blocking, self.model.frontend
 
     def step_s(self, step: Step) -> float:
         """Return the seconds of the next pass; each call draws anew."""
@@ -40,3 +41,27 @@ class JitteredStepTime:
     def describe(self) -> dict[str, Any]:
         """Return the constants, JSON-ready."""
         return {**self.model.describe(), "jitter": self.spread, "jitter_seed": self.seed}
+
+
+@dataclass
+class MeasuredSpread:
+    """Multiplies each pass of a fitted model by a factor drawn from those that were measured."""
+
+    model: LinearStepTime
+    seed: int = 0
+    _rng: np.random.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.model.spread:
+            raise ValueError(f"{self.model.name} knows no spread of its passes")
+        self._rng = np.random.default_rng([self.seed, 0x57E9])
+        self.name = f"{self.model.name}, spread as measured"
+        self.blocking, self.frontend = self.model.blocking, self.model.frontend
+
+    def step_s(self, step: Step) -> float:
+        """Return the seconds of the next pass; each call draws anew."""
+        return self.model.step_s(step) * self.model.spread[self._rng.integers(len(self.model.spread))]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the constants, JSON-ready."""
+        return {**self.model.describe(), "spread_seed": self.seed}

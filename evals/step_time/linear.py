@@ -10,7 +10,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from bros_sglang.evals.step_time.frontend import Frontend
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bros_sglang.evals.step_time.step import Step
@@ -47,18 +50,21 @@ class LinearStepTime:
         provenance: dict[str, Any] | None = None,
         *,
         blocking: bool = False,
-        frontend_s: float = 0.0,
+        frontend: Frontend | None = None,
+        spread: Sequence[float] = (),
     ) -> None:
         """Set up.
 
         `blocking` says that the device is the CPU itself: launching a pass returns when it is done.
-        `frontend_s` is what HTTP server and tokenizer add to a request's way.
+        `frontend` is what lies between client and scheduler. `spread` holds factors of measured over
+        predicted times, each as likely as the others, for `jitter.MeasuredSpread`; this model does not vary.
         """
         self.name = name
         self.coefficients = coefficients
         self.provenance = provenance or {}
         self.blocking = blocking
-        self.frontend_s = frontend_s
+        self.frontend = frontend or Frontend()
+        self.spread = tuple(spread)
 
     def step_s(self, step: Step) -> float:
         """Return the seconds that the device needs for `step`."""
@@ -83,7 +89,8 @@ class LinearStepTime:
             "name": self.name,
             "coefficients": asdict(self.coefficients),
             "blocking": self.blocking,
-            "frontend_s": self.frontend_s,
+            "frontend": self.frontend.describe(),
+            "spread": list(self.spread),
             "provenance": self.provenance,
         }
 
@@ -119,17 +126,19 @@ class LinearStepTime:
                 )
         if not any(given.values()):
             raise StepTimeFileError(f"{path}: every coefficient is zero: a pass would take no time")
-        provenance, frontend_s = data.get("provenance"), data.get("frontend_s", 0.0)
-        if (
-            not isinstance(frontend_s, int | float)
-            or isinstance(frontend_s, bool)
-            or not 0 <= frontend_s < 60
-        ):
-            raise StepTimeFileError(f'{path}: "frontend_s" must be seconds, 0 or more, not {frontend_s!r}')
+        provenance = data.get("provenance")
+        try:
+            frontend = Frontend.from_json(data["frontend"]) if "frontend" in data else Frontend()
+            spread = [float(factor) for factor in data.get("spread", ())]
+        except (ValueError, TypeError) as error:
+            raise StepTimeFileError(f"{path}: {error}") from error
+        if spread and not 0 < min(spread) <= max(spread) < 1e3:
+            raise StepTimeFileError(f'{path}: "spread" must be factors above 0')
         return cls(
             str(data.get("name") or path.stem),
             LinearCoefficients(**{key: float(value) for key, value in given.items()}),
             provenance if isinstance(provenance, dict) else {},
             blocking=data.get("blocking") is True,
-            frontend_s=float(frontend_s),
+            frontend=frontend,
+            spread=spread,
         )
