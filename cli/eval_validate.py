@@ -18,7 +18,13 @@ from bros_sglang.evals.live.server_process import terminate_as_interrupt
 from bros_sglang.evals.metrics.output_folder import OutputFolderError, claim_folder
 from bros_sglang.evals.metrics.registry import compute_result
 from bros_sglang.evals.replay.job import ReplayFailedError
-from bros_sglang.evals.replay.validate import PROFILE_S, TOLERANCE, Comparison, validate_policy
+from bros_sglang.evals.replay.validate import (
+    PROFILE_S,
+    TOLERANCE,
+    Comparison,
+    compare,
+    measure_policy,
+)
 from bros_sglang.evals.replay.validation_picture import draw_validation
 from bros_sglang.evals.step_time.fit import FitError
 from bros_sglang.evals.tiny_model import build_tiny_model
@@ -55,7 +61,7 @@ def validate(
         with tempfile.TemporaryDirectory() as scratch, terminate_as_interrupt(), console.status("") as status:
             tiny = build_tiny_model(Path(scratch) / "tiny-llama")
             for policy in chosen:
-                comparisons += validate_policy(
+                measured = measure_policy(
                     policy.name,
                     tiny,
                     out,
@@ -64,6 +70,7 @@ def validate(
                     profile_s=profile_seconds,
                     on_phase=status.update,
                 )
+                comparisons += compare(measured, out, seconds=seconds, on_phase=status.update)
                 _write(out, comparisons)
     except (LiveError, FitError, OutputFolderError, ReplayFailedError) as error:
         console.print(f"bros eval validate: {error}", style="red", markup=False, highlight=False)

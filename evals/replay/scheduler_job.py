@@ -77,7 +77,9 @@ def _facts(job: ReplayJob, outcome: ReplayOutcome, flags: dict[str, Any]) -> Run
             },
             # Depends on this machine and its load, as `wall_s` does; all else is the same in every run.
             "real_time": {
+                "cpu_s": outcome.cpu_s,
                 "passes_per_s": outcome.passes / outcome.wall_s,
+                "passes_per_cpu_s": outcome.passes / outcome.cpu_s if outcome.cpu_s else None,
                 "sglang_share": sglang_s / outcome.wall_s,
                 "sglang_cpu_us_per_pass": 1e6 * sglang_s / max(1, outcome.passes),
             },

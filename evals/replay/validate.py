@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from bros_sglang.evals.step_time.frontend import Frontend
     from bros_sglang.evals.step_time.linear import LinearStepTime
     from bros_sglang.evals.step_time.record import RecordedStep
+    from bros_sglang.evals.step_time.request_times import RequestTimes
 
 PROFILE_S = 24.0  # before the first round, after each
 WARMUP_S = 4.0
@@ -138,7 +138,23 @@ def _plan(load: ValidationLoad, seconds: float) -> LoadPlan:
     return LoadPlan(rt, be, seconds, WARMUP_S)
 
 
-def validate_policy(
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One policy's live rounds, with what the server recorded meanwhile."""
+
+    policy: str
+    arguments: Sequence[str]  # of the server
+    rounds: dict[str, list[Run]]  # by load
+    profile: ProfileLoad
+    recorded: list[RecordedStep]
+    times: dict[str, RequestTimes]
+
+
+def _prefix(load: ValidationLoad, number: int) -> str:
+    return f"{load.name}-{number}-"
+
+
+def measure_policy(
     policy_name: str,
     tiny_model: Path,
     folder: Path,
@@ -148,16 +164,13 @@ def validate_policy(
     rounds: int,
     profile_s: float = PROFILE_S,
     on_phase: Callable[[str], None],
-) -> list[Comparison]:
-    """Measure one policy under each load, `rounds` times in turn, and replay the same.
+) -> Measured:
+    """Measure one policy under each load, `rounds` times in turn, with a profile before and after each round.
 
     Raises:
         LiveError: the server does not start or stops answering.
-        FitError: too few passes of a kind were recorded.
-        ReplayFailedError: a replay did not finish.
     """
-    policy = LIVE_POLICIES[policy_name]
-    arguments = ["--model-path", str(tiny_model), *TINY_FLAGS, *policy.flags]
+    arguments = ["--model-path", str(tiny_model), *TINY_FLAGS, *LIVE_POLICIES[policy_name].flags]
     steps_file = folder / f"steps-{policy_name}.jsonl"
     env = {**TINY_ENV, RECORD_ENV: str(steps_file)}
     measured: dict[str, list[Run]] = {load.name: [] for load in loads}
@@ -172,35 +185,47 @@ def validate_policy(
         for number in range(rounds):
             for load in loads:
                 on_phase(f"{policy_name}: {load.name}, round {number + 1} of {rounds}")
-                told = replace(dialect, rid_prefix=f"{load.name}-{number}-")
+                told = replace(dialect, rid_prefix=_prefix(load, number))
                 run = run_load(server.url, told, _plan(load, seconds))
                 measured[load.name].append(
                     replace(run, facts=replace(run.facts, policy=f"{policy_name} {load.name}"))
                 )
                 probe.drain(server.url)
             profile.run(profile_s)
-    recorded = read_steps(steps_file)
-    times = read_request_times(steps_file)
-    profiled = fitted(recorded, profile, times, arguments)
-    profiled.model.save(folder / f"step-time-{policy_name}.json")
+    recorded, times = read_steps(steps_file), read_request_times(steps_file)
+    return Measured(policy_name, arguments, measured, profile, recorded, times)
+
+
+def compare(
+    measured: Measured,
+    folder: Path,
+    *,
+    loads: Sequence[ValidationLoad] = LOADS,
+    seconds: float,
+    on_phase: Callable[[str], None],
+) -> list[Comparison]:
+    """Fit models to what was recorded, replay each load as often as it was measured, and compare.
+
+    Raises:
+        FitError: too few passes of a kind were recorded.
+        ReplayFailedError: a replay did not finish.
+    """
+    profiled = fitted(measured.recorded, measured.profile, measured.times, measured.arguments).model
+    profiled.save(folder / f"step-time-{measured.policy}.json")
     comparisons = []
     for load in loads:
-        on_phase(f"{policy_name}: replaying {load.name}")
-        live = measured[load.name]
-        own_steps = [step for run in live for step in _between(recorded, run)]
-        own, _ = fit_steps(own_steps, "own passes", blocking=profiled.model.blocking)
-        own.frontend = _own_frontend(live, load, times)
+        on_phase(f"{measured.policy}: replaying {load.name}")
+        live = measured.rounds[load.name]
+        own_steps = [step for run in live for step in _between(measured.recorded, run)]
+        own, _ = fit_steps(own_steps, "own passes", blocking=profiled.blocking)
+        prefixes = [_prefix(load, number) for number in range(len(live))]
+        own.frontend = measured_frontend(live, measured.times, prefixes)
         replayed, replayed_own = (
-            _replayed(policy_name, policy.flags, load, seconds, model, rounds, folder)
-            for model in (profiled.model, own)
+            _replayed(measured.policy, load, seconds, model, len(live), folder) for model in (profiled, own)
         )
-        stalled = stalled_share(own_steps, profiled.model)
-        comparisons.append(Comparison(policy_name, load, live, replayed, replayed_own, stalled))
+        stalled = stalled_share(own_steps, profiled)
+        comparisons.append(Comparison(measured.policy, load, live, replayed, replayed_own, stalled))
     return comparisons
-
-
-def _own_frontend(live: Sequence[Run], load: ValidationLoad, times: Any) -> Frontend:
-    return measured_frontend(live, times, [f"{load.name}-{number}-" for number in range(len(live))])
 
 
 def _between(recorded: Sequence[RecordedStep], run: Run) -> list[RecordedStep]:
@@ -220,7 +245,6 @@ def stalled_share(steps: Sequence[RecordedStep], model: LinearStepTime) -> float
 
 def _replayed(
     policy_name: str,
-    policy_flags: Sequence[str],
     load: ValidationLoad,
     seconds: float,
     model: LinearStepTime,
@@ -228,7 +252,7 @@ def _replayed(
     folder: Path,
 ) -> list[Run]:
     """Replay a load `rounds` times; passes and ways to client and back are drawn anew each time."""
-    flags = arguments_as_flags([*TINY_FLAGS, *policy_flags])
+    flags = arguments_as_flags([*TINY_FLAGS, *LIVE_POLICIES[policy_name].flags])
     pool_tokens, slots = int(flags.pop("max-total-tokens")), int(flags.pop("max-running-requests"))
     plan = _plan(load, seconds)
     tagging = Tagging(bros_tag=True, rt_priority=RT_PRIORITY, be_priority=BE_PRIORITY, ignore_eos=True)

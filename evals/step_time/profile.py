@@ -99,7 +99,7 @@ class ProfileLoad:
         dialect = self._dialect
         if isinstance(dialect, SGLangDialect):
             dialect = replace(dialect, rid_prefix=prefix)
-        run = run_load(self._url, dialect, LoadPlan(rt, be, seconds, grace_s=5.0))
+        run = run_load(self._url, dialect, LoadPlan(rt, be, seconds, grace_s=0.5))
         probe.drain(self._url)
         return run
 
