@@ -17,6 +17,7 @@ from bros_sglang.evals.live.policy_flags import choose
 from bros_sglang.evals.live.server_process import terminate_as_interrupt
 from bros_sglang.evals.metrics.output_folder import OutputFolderError, claim_folder
 from bros_sglang.evals.metrics.registry import compute_result
+from bros_sglang.evals.metrics.write import write_requests
 from bros_sglang.evals.replay.job import ReplayFailedError
 from bros_sglang.evals.replay.validate import (
     PROFILE_S,
@@ -100,6 +101,15 @@ def _write(out: Path, comparisons: Sequence[Comparison]) -> None:
     ]
     text = orjson.dumps({"figures": rows, "results": results}, option=orjson.OPT_INDENT_2)
     (out / "validation.json").write_bytes(text + b"\n")
+    write_requests(
+        out,
+        [
+            (f"{comparison.policy} {comparison.load.name} {kind}", number + 1, run.records)
+            for comparison in comparisons
+            for kind, runs in (("live", comparison.live), ("replay", comparison.replayed))
+            for number, run in enumerate(runs)
+        ],
+    )
     draw_validation(comparisons, out / "validation.png")
 
 

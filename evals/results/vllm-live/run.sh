@@ -19,4 +19,4 @@ out=$(mktemp -d)/run
   --rt sharegpt:rate=6,scale=8,max_context=2000 --be uniform:prompt=128-256,output=32-128,outstanding=64 \
   --ttft-ms 100 --tpot-ms 20
 cp "$out/results.json" "$out/rounds.json" "$out/run.json" "$here/"
-"${PYTHON:-.venv/bin/python}" "$here/table.py" | tee "$here/table.md"
+"${PYTHON:-.venv/bin/python}" "$here/table.py" docs/replay.md
