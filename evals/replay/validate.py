@@ -29,7 +29,7 @@ from bros_sglang.evals.replay.job import ReplayFailedError, ReplayJob
 from bros_sglang.evals.replay.policies import PolicySpec
 from bros_sglang.evals.replay.processes import run_jobs
 from bros_sglang.evals.step_time.fit import OUTLIER_FACTOR, durations, fit_steps
-from bros_sglang.evals.step_time.jitter import MeasuredSpread
+from bros_sglang.evals.step_time.jitter import MeasuredVariation
 from bros_sglang.evals.step_time.profile import ProfileLoad, fitted, recording_command
 from bros_sglang.evals.step_time.record import read_steps
 from bros_sglang.evals.step_time.recording_server import RECORD_ENV
@@ -262,7 +262,7 @@ def _replayed(
             policy=PolicySpec(policy_name, "as the live server was started", flags=flags, tagging=tagging),
             rt=plan.rt,
             be=plan.be,
-            step_time=MeasuredSpread(model, seed=number),
+            step_time=MeasuredVariation(model, seed=number),
             pool_tokens=pool_tokens,
             max_running_requests=slots,
             context_length=4096,

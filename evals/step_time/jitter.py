@@ -44,24 +44,32 @@ class JitteredStepTime:
 
 
 @dataclass
-class MeasuredSpread:
-    """Multiplies each pass of a fitted model by a factor drawn from those that were measured."""
+class MeasuredVariation:
+    """Varies each pass of a fitted model as measured passes did: by a factor, and now and then by a stall.
+
+    A stall is the machine's doing, not the batch's: it is added, and comes as often per second of passes as
+    it was measured.
+    """
 
     model: LinearStepTime
     seed: int = 0
     _rng: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.model.spread:
-            raise ValueError(f"{self.model.name} knows no spread of its passes")
+        if not self.model.variation.factors:
+            raise ValueError(f"{self.model.name} knows no variation of its passes")
         self._rng = np.random.default_rng([self.seed, 0x57E9])
-        self.name = f"{self.model.name}, spread as measured"
+        self.name = f"{self.model.name}, varying as measured"
         self.blocking, self.frontend = self.model.blocking, self.model.frontend
 
     def step_s(self, step: Step) -> float:
         """Return the seconds of the next pass; each call draws anew."""
-        return self.model.step_s(step) * self.model.spread[self._rng.integers(len(self.model.spread))]
+        predicted_s, variation, draws = self.model.step_s(step), self.model.variation, self._rng.random(3)
+        seconds = predicted_s * variation.factors[int(draws[0] * len(variation.factors))]
+        if draws[1] < variation.stalls_per_s * predicted_s:
+            seconds += variation.stalls_s[int(draws[2] * len(variation.stalls_s))]
+        return seconds
 
     def describe(self) -> dict[str, Any]:
         """Return the constants, JSON-ready."""
-        return {**self.model.describe(), "spread_seed": self.seed}
+        return {**self.model.describe(), "variation_seed": self.seed}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from bros_sglang.evals.step_time.frontend import Frontend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from bros_sglang.evals.step_time.step import Step
@@ -40,6 +39,35 @@ class LinearCoefficients:
     load_back_token_s: float = 0.0  # runs beside the computation: the pass takes the longer of both
 
 
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """How measured passes differ from what a model says of them, for `jitter.MeasuredVariation`."""
+
+    factors: tuple[float, ...] = ()  # measured over predicted, each as likely as the others; their mean is 1
+    stalls_per_s: float = 0.0  # pauses of the machine itself, per second that passes take
+    stalls_s: tuple[float, ...] = ()  # by how much those passes took longer, each as likely as the others
+
+    def __post_init__(self) -> None:
+        if self.factors and not 0 < min(self.factors) <= max(self.factors) < 1e3:
+            raise ValueError("factors must be above 0")
+        if not 0 <= self.stalls_per_s < 1e3 or (self.stalls_per_s and not self.stalls_s):
+            raise ValueError("stalls_per_s must be 0 or more, with stalls_s beside it")
+        if self.stalls_s and not 0 <= min(self.stalls_s) <= max(self.stalls_s) < 1e4:
+            raise ValueError("stalls_s must be seconds, 0 or more")
+
+    @classmethod
+    def from_json(cls, data: Any) -> Variation:
+        """Read what `asdict` gives. Raises ValueError where it is something else."""
+        try:
+            return cls(
+                tuple(float(value) for value in data["factors"]),
+                float(data["stalls_per_s"]),
+                tuple(float(value) for value in data["stalls_s"]),
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no variation of passes ({error!r} is missing or wrong)") from error
+
+
 class LinearStepTime:
     """Weighted sum of counts; `load_back_token_s` overlaps with the computation."""
 
@@ -51,20 +79,20 @@ class LinearStepTime:
         *,
         blocking: bool = False,
         frontend: Frontend | None = None,
-        spread: Sequence[float] = (),
+        variation: Variation | None = None,
     ) -> None:
         """Set up.
 
         `blocking` says that the device is the CPU itself: launching a pass returns when it is done.
-        `frontend` is what lies between client and scheduler. `spread` holds factors of measured over
-        predicted times, each as likely as the others, for `jitter.MeasuredSpread`; this model does not vary.
+        `frontend` is what lies between client and scheduler. `variation` says how
+        measured passes differ from this model, which itself does not vary.
         """
         self.name = name
         self.coefficients = coefficients
         self.provenance = provenance or {}
         self.blocking = blocking
         self.frontend = frontend or Frontend()
-        self.spread = tuple(spread)
+        self.variation = variation or Variation()
 
     def step_s(self, step: Step) -> float:
         """Return the seconds that the device needs for `step`."""
@@ -90,7 +118,7 @@ class LinearStepTime:
             "coefficients": asdict(self.coefficients),
             "blocking": self.blocking,
             "frontend": self.frontend.describe(),
-            "spread": list(self.spread),
+            "variation": asdict(self.variation),
             "provenance": self.provenance,
         }
 
@@ -129,16 +157,14 @@ class LinearStepTime:
         provenance = data.get("provenance")
         try:
             frontend = Frontend.from_json(data["frontend"]) if "frontend" in data else Frontend()
-            spread = [float(factor) for factor in data.get("spread", ())]
-        except (ValueError, TypeError) as error:
+            variation = Variation.from_json(data["variation"]) if "variation" in data else Variation()
+        except ValueError as error:
             raise StepTimeFileError(f"{path}: {error}") from error
-        if spread and not 0 < min(spread) <= max(spread) < 1e3:
-            raise StepTimeFileError(f'{path}: "spread" must be factors above 0')
         return cls(
             str(data.get("name") or path.stem),
             LinearCoefficients(**{key: float(value) for key, value in given.items()}),
             provenance if isinstance(provenance, dict) else {},
             blocking=data.get("blocking") is True,
             frontend=frontend,
-            spread=spread,
+            variation=variation,
         )

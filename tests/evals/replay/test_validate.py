@@ -127,4 +127,4 @@ def test_a_live_server_is_held_against_its_replay(tmp_path: Path) -> None:
             assert sum(result["rt"]["failed"] for result in one[kind]) == 0
     model = json.loads((out / "step-time-bros.json").read_text())
     assert set(model["frontend"]["classes"]) == {"rt", "be"}
-    assert len(model["spread"]) == 200
+    assert len(model["variation"]["factors"]) == 200

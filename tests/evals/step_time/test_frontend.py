@@ -13,8 +13,13 @@ from bros_sglang.evals.metrics.record import RequestRecord
 from bros_sglang.evals.metrics.run import Run, RunFacts
 from bros_sglang.evals.step_time.fit import fit_steps
 from bros_sglang.evals.step_time.frontend import ClassFrontend, Frontend, quantiles
-from bros_sglang.evals.step_time.jitter import MeasuredSpread
-from bros_sglang.evals.step_time.linear import LinearCoefficients, LinearStepTime, StepTimeFileError
+from bros_sglang.evals.step_time.jitter import MeasuredVariation
+from bros_sglang.evals.step_time.linear import (
+    LinearCoefficients,
+    LinearStepTime,
+    StepTimeFileError,
+    Variation,
+)
 from bros_sglang.evals.step_time.record import RecordedStep
 from bros_sglang.evals.step_time.request_times import (
     FIRST,
@@ -61,19 +66,25 @@ def test_few_times_say_nothing_and_rounding_is_no_time_travel() -> None:
 def test_a_step_time_file_keeps_ways_and_spread(tmp_path: Path) -> None:
     frontend = Frontend(by_class=(("rt", ClassFrontend((0.001, 0.002), (0.0, 0.5))),))
     model = LinearStepTime(
-        "mine", LinearCoefficients(decode_pass_s=1e-3), frontend=frontend, spread=(0.8, 1.2)
+        "mine",
+        LinearCoefficients(decode_pass_s=1e-3),
+        frontend=frontend,
+        variation=Variation((0.8, 1.2), 0.5, (0.1,)),
     )
     path = tmp_path / "mine.json"
     model.save(path)
     loaded = LinearStepTime.load(path)
-    assert (loaded.frontend, loaded.spread) == (frontend, (0.8, 1.2))
+    assert (loaded.frontend, loaded.variation) == (frontend, model.variation)
     for broken in (
         {"frontend": {"classes": {"rt": {"in_s": [2, 1], "back_s": [0]}}, "constant_s": 0}},
         {"frontend": {"classes": {"rt": {"in_s": [], "back_s": [0]}}, "constant_s": 0}},
         {"frontend": {"classes": {}, "constant_s": -1}},
         {"frontend": 3},
-        {"spread": [0.0, 1.0]},
-        {"spread": ["x"]},
+        {"variation": {"factors": [0.0, 1.0], "stalls_per_s": 0, "stalls_s": []}},
+        {"variation": {"factors": ["x"], "stalls_per_s": 0, "stalls_s": []}},
+        {"variation": {"factors": [1.0], "stalls_per_s": 1, "stalls_s": []}},
+        {"variation": {"factors": [1.0], "stalls_per_s": 1, "stalls_s": [-1]}},
+        {"variation": []},
     ):
         path.write_text(json.dumps({**model.describe(), **broken}))
         with pytest.raises(StepTimeFileError, match=r"mine\.json"):
@@ -91,15 +102,15 @@ def test_passes_vary_as_measured_and_add_up() -> None:
         steps.append(RecordedStep(step, now_s, now_s, now_s + seconds, after_idle=False))
         now_s += seconds
     model, _ = fit_steps(steps, "found", blocking=False)
-    assert np.std(model.spread) == pytest.approx(0.2, rel=0.15)
-    assert np.mean(model.spread) == pytest.approx(1.0, rel=1e-3)
-    varied = MeasuredSpread(model, seed=3)
+    assert np.std(model.variation.factors) == pytest.approx(0.2, rel=0.15)
+    assert np.mean(model.variation.factors) == pytest.approx(1.0, rel=1e-3)
+    varied = MeasuredVariation(model, seed=3)
     times = [varied.step_s(Step(decode_rows=4)) for _ in range(4000)]
     assert np.mean(times) == pytest.approx(0.01, rel=0.05)
-    again = MeasuredSpread(model, seed=3)
+    again = MeasuredVariation(model, seed=3)
     assert times[:50] == [again.step_s(Step(decode_rows=4)) for _ in range(50)]
-    with pytest.raises(ValueError, match="no spread"):
-        MeasuredSpread(LinearStepTime("bare", LinearCoefficients(decode_pass_s=1e-3)))
+    with pytest.raises(ValueError, match="no variation"):
+        MeasuredVariation(LinearStepTime("bare", LinearCoefficients(decode_pass_s=1e-3)))
 
 
 def test_events_of_both_processes_come_together(tmp_path: Path) -> None:
@@ -145,3 +156,22 @@ def test_ways_are_differences_of_the_clients_times_and_the_schedulers() -> None:
     assert set(ways.in_s) == {0.004}
     assert set(ways.back_s) == {0.003}
     assert measured_frontend([run], times, ["y-"]) == Frontend()
+
+
+def test_stalls_of_the_machine_come_as_often_as_measured() -> None:
+    steps, now_s = [], 0.0
+    for index in range(4000):
+        step = Step(decode_rows=4) if index % 2 else Step()
+        if not step.decode_rows:
+            step.add_prefill(100, 0)
+        seconds = (0.01 if index % 2 else 0.03) + (0.5 if index % 40 == 0 else 0.0)
+        steps.append(RecordedStep(step, now_s, now_s, now_s + seconds, after_idle=False))
+        now_s += seconds
+    model, report = fit_steps(steps, "found", blocking=False)
+    assert report.outliers == 100
+    assert model.step_s(Step(decode_rows=4)) == pytest.approx(0.01, rel=0.01)
+    assert set(model.variation.stalls_s) == {0.5}
+    varied = MeasuredVariation(model)
+    times = [varied.step_s(step.step) for step in steps]
+    assert 60 < sum(time_s > 0.2 for time_s in times) < 140
+    assert sum(times) == pytest.approx(now_s, rel=0.25)
