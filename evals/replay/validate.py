@@ -34,6 +34,7 @@ from bros_sglang.evals.step_time.profile import ProfileLoad, fitted, recording_c
 from bros_sglang.evals.step_time.record import read_steps
 from bros_sglang.evals.step_time.recording_server import RECORD_ENV
 from bros_sglang.evals.step_time.request_times import measured_frontend, read_request_times
+from bros_sglang.evals.workloads.request import ListedWorkload
 from bros_sglang.evals.workloads.spec import parse_workload
 from bros_sglang.request_class import RequestClass
 
@@ -44,9 +45,13 @@ if TYPE_CHECKING:
     from bros_sglang.evals.step_time.linear import LinearStepTime
     from bros_sglang.evals.step_time.record import RecordedStep
     from bros_sglang.evals.step_time.request_times import RequestTimes
+    from bros_sglang.evals.workloads.request import Workload
 
 PROFILE_S = 24.0  # before the first round, after each
 WARMUP_S = 4.0
+# Virtual seconds of the same load before a replay: the live server has been up for longer, its cache is full
+# and a policy that learns has learnt.
+LEARN_S = 20.0
 TOLERANCE = 0.15
 FIGURES = ("RT TTFT p50 ms", "RT TTFT p99 ms", "RT TPOT p50 ms", "RT TPOT p99 ms", "BE tokens/s")
 
@@ -127,6 +132,13 @@ def _spread(rounds: Sequence[float]) -> float | None:
     """Return how far the rounds lie from their median at most, as a share of it; None with fewer than two."""
     middle = median(rounds) if len(rounds) > 1 else 0.0
     return max(abs(value / middle - 1.0) for value in rounds) if middle else None
+
+
+def learnt(rt: Workload, before: Workload) -> ListedWorkload:
+    """Return `rt` put off by LEARN_S, with what arrives in `before` by then in front of it."""
+    early = [replace(r, rid=f"before-{r.rid}") for r in before if r.arrival_s < LEARN_S]
+    late = [replace(r, arrival_s=r.arrival_s + LEARN_S) for r in rt]
+    return ListedWorkload(rt.name, (*early, *late))
 
 
 def _plan(load: ValidationLoad, seconds: float) -> LoadPlan:
@@ -255,24 +267,28 @@ def _replayed(
     flags = arguments_as_flags([*TINY_FLAGS, *LIVE_POLICIES[policy_name].flags])
     pool_tokens, slots = int(flags.pop("max-total-tokens")), int(flags.pop("max-running-requests"))
     plan = _plan(load, seconds)
+    before = parse_workload(
+        load.rt, RequestClass.RT, seconds=LEARN_S, seed=1, ttft_ms=150.0, tpot_ms=30.0, exact_limit=True
+    )
+    rt = None if plan.rt is None else learnt(plan.rt, before)
     tagging = Tagging(bros_tag=True, rt_priority=RT_PRIORITY, be_priority=BE_PRIORITY, ignore_eos=True)
     jobs = [
         ReplayJob(
             label=f"{policy_name}-{load.name}-{number}",
             policy=PolicySpec(policy_name, "as the live server was started", flags=flags, tagging=tagging),
-            rt=plan.rt,
+            rt=rt,
             be=plan.be,
             step_time=MeasuredVariation(model, seed=number),
             pool_tokens=pool_tokens,
             max_running_requests=slots,
             context_length=4096,
             page_size=1,
-            seconds=plan.end_s,
+            seconds=LEARN_S + plan.end_s,
             drain_s=plan.grace_s,
             cpu_s_per_pass=0.0,  # launch to launch: the scheduler's own time is in the model
             frontend=model.frontend,
             frontend_seed=number,
-            measure_from_s=plan.warmup_s,
+            measure_from_s=LEARN_S + plan.warmup_s,
         )
         for number in range(rounds)
     ]

@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 from bros_sglang.cli.eval_validate import _write, app
 from bros_sglang.evals.metrics.record import RequestRecord
 from bros_sglang.evals.metrics.run import Run, RunFacts
-from bros_sglang.evals.replay.validate import FIGURES, LOADS, Comparison, arguments_as_flags
+from bros_sglang.evals.replay.validate import (
+    FIGURES,
+    LEARN_S,
+    LOADS,
+    Comparison,
+    arguments_as_flags,
+    learnt,
+)
+from bros_sglang.evals.workloads.spec import parse_workload
 from bros_sglang.request_class import RequestClass
 
 RESULTS = Path(__file__).parents[3] / "evals" / "results"
@@ -81,6 +89,18 @@ def test_the_table_of_the_docs_is_made_from_what_is_written(tmp_path: Path) -> N
     assert text.endswith("\nafter\n")
     assert "old" not in text
     assert text.count("| RT TTFT p50 ms |") == 1
+
+
+def test_a_replay_has_run_for_a_while_before_it_is_measured() -> None:
+    rt = parse_workload("uniform:rate=4", RequestClass.RT, seconds=5.0)
+    before = parse_workload("uniform:rate=4", RequestClass.RT, seconds=2 * LEARN_S, seed=1)
+    both = list(learnt(rt, before))
+    arrivals = [request.arrival_s for request in both]
+    assert arrivals == sorted(arrivals)
+    assert len({request.rid for request in both}) == len(both)
+    late = [request for request in both if request.arrival_s >= LEARN_S]
+    assert [(r.rid, r.prompt_tokens) for r in late] == [(r.rid, r.prompt_tokens) for r in rt]
+    assert [r.arrival_s - LEARN_S for r in late] == pytest.approx([r.arrival_s for r in rt])
 
 
 def test_arguments_of_a_server_become_flags_of_a_replay() -> None:
