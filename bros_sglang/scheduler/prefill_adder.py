@@ -240,7 +240,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         room = int(self.rem_total_tokens) + int(self.tree_cache.held.tokens) + best_effort
         new = self._prompt_demand(req)
         growth = self._rt_future.growth_with(Row(self.scheduler.room.expected_remaining(req), new))
-        return growth + self._unfinished() < room
+        return bool(growth + self._unfinished() < room)
 
     def _make_room(self, req: Any) -> bool:
         """Say whether a real-time prompt has room, preempting running best-effort requests where it lacks it.
