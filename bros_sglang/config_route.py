@@ -6,49 +6,70 @@ the way of SGLang's own `set_internal_state`, and holds until the server ends.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+import secrets
+from typing import TYPE_CHECKING, Any, Final
 
-from bros_sglang import launch_args, seams
+from bros_sglang import api_keys, launch_args, seams
+from bros_sglang.openai_errors import OpenAIError
 from bros_sglang.settings import CHANGEABLE, SettingsError, change_settings
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+PATH: Final = "/bros/config"
+CHANGES: Final = ("POST", "PATCH")
+
 
 def add_route(manager: Any) -> None:
     """Add the routes to SGLang's app."""
     from sglang.srt.entrypoints.http_server import app
-    from sglang.srt.utils.auth import AuthLevel, auth_level
     from starlette.responses import JSONResponse
 
     async def read(_request: Request) -> Response:
         return JSONResponse(_shown(manager))
 
-    # With an admin key SGLang lets only that in here; without one nobody is let in below.
-    @auth_level(AuthLevel.ADMIN_OPTIONAL)  # type: ignore[untyped-decorator] # SGLang is untyped
+    one_at_a_time = asyncio.Lock()
+
     async def change(request: Request) -> Response:
-        if not manager.server_args.admin_api_key:
-            why = "changing settings needs the admin key: start the server with --admin-api-key"
-            return _refusal(403, why, "permission_error")
+        refused = _not_the_admin(manager.server_args.admin_api_key, request.headers.get("authorization"))
+        if refused is not None:
+            return refused.response()
         try:
             values = json.loads(await request.body())
         except ValueError as error:
-            return _refusal(400, f"the body is not JSON: {error}")
-        try:
-            settings = change_settings(launch_args.settings_of(manager.server_args), values)
-        except SettingsError as error:
-            return _refusal(400, str(error))
-        if not await _tell_schedulers(manager, values):
-            return _refusal(
-                500, "a scheduler did not take the change over; see the server's log", "server_error"
-            )
-        launch_args.attach_settings(manager.server_args, settings)
+            return OpenAIError(400, f"the body is not JSON: {error}").response()
+        async with one_at_a_time:
+            try:
+                settings = change_settings(launch_args.settings_of(manager.server_args), values)
+            except SettingsError as error:
+                return OpenAIError(400, str(error), param=error.key).response()
+            if not await _tell_schedulers(manager, values):
+                why = "a scheduler did not take the change over; see the server's log"
+                return OpenAIError(500, why, kind="server_error").response()
+            launch_args.attach_settings(manager.server_args, settings)
         return JSONResponse(_shown(manager))
 
-    app.add_route("/bros/config", read, methods=["GET"])
-    app.add_route("/bros/config", change, methods=["POST", "PATCH"])
+    app.add_route(PATH, read, methods=["GET"])
+    app.add_route(PATH, change, methods=list(CHANGES))
+    api_keys.asks_itself(PATH, CHANGES)
+
+
+def _not_the_admin(admin_key: str | None, authorization: str | None) -> OpenAIError | None:
+    """Return the answer to somebody who is not the admin, as OpenAI's API gives it."""
+    if not admin_key:
+        why = "changing settings needs the admin key: start the server with --admin-api-key"
+        return OpenAIError(403, why, kind="permission_error")
+    key = api_keys.bearer(authorization)
+    if not key:
+        return OpenAIError(401, "no API key: send the admin key as `Authorization: Bearer KEY`")
+    if not secrets.compare_digest(key.encode(), admin_key.encode()):
+        return OpenAIError(
+            401, "incorrect API key: changing settings needs the admin key", code="invalid_api_key"
+        )
+    return None
 
 
 async def _tell_schedulers(manager: Any, values: dict[str, float]) -> bool:
@@ -59,12 +80,5 @@ async def _tell_schedulers(manager: Any, values: dict[str, float]) -> bool:
 
 
 def _shown(manager: Any) -> dict[str, Any]:
-    settings = launch_args.settings_of(manager.server_args).model_dump(mode="json")
+    settings = launch_args.settings_of(manager.server_args).shown()
     return {"settings": settings, "changeable": list(CHANGEABLE)}
-
-
-def _refusal(status: int, message: str, kind: str = "invalid_request_error") -> Response:
-    from starlette.responses import JSONResponse
-
-    body = {"message": message, "type": kind, "param": None, "code": None}
-    return JSONResponse({"error": body}, status_code=status)

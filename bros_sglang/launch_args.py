@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from bros_sglang.settings import BrosSettings, SettingsError, flag_of, load_settings
+from bros_sglang.settings import BrosSettings, SettingsError, flag_of, has_flag, load_settings
 
 POLICY = "bros"
 CONFIG_ENV = "BROS_CONFIG"
@@ -33,9 +33,20 @@ def settings_of(server_args: Any) -> BrosSettings:
     """Return the settings that ride on the server arguments (defaults and `BROS_CONFIG` where none do)."""
     data = getattr(server_args, _ATTRIBUTE, None)
     if data is not None:
-        return BrosSettings.model_validate(data)
+        return _parsed(data)
     config = os.environ.get(CONFIG_ENV)
     return load_settings(Path(config) if config else None)
+
+
+_last: tuple[Any, BrosSettings] | None = None  # what `_parsed` last parsed, and the settings
+
+
+def _parsed(data: dict[str, Any]) -> BrosSettings:
+    # Asked for at every request; `attach_settings` never changes what it attached.
+    global _last
+    if _last is None or _last[0] is not data:
+        _last = data, BrosSettings.model_validate(data)
+    return _last[1]
 
 
 def attach_settings(server_args: Any, settings: BrosSettings) -> None:
@@ -46,12 +57,12 @@ def attach_settings(server_args: Any, settings: BrosSettings) -> None:
 def _plain_type(field: FieldInfo) -> tuple[Any, tuple[str, ...] | None]:
     """Return the argparse type and choices of a setting."""
     annotation: Any = field.annotation
-    if typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is typing.Literal:
         return str, tuple(str(choice) for choice in typing.get_args(annotation))
-    if isinstance(annotation, types.UnionType):
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
     if isinstance(annotation, type) and issubclass(annotation, str):
         return str, tuple(str(member) for member in getattr(annotation, "__members__", {}).values()) or None
     return annotation, None
@@ -76,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="TOML file with settings of the bros policy.",
     )
     for name, field in BrosSettings.model_fields.items():
+        if not has_flag(name):
+            continue
         kind, choices = _plain_type(field)
         shown = f"{field.description} Default: {field.default}."
         if kind is bool:

@@ -108,24 +108,22 @@ def _after_tokenizer_manager_init(_result: None, manager: Any, *_args: Any, **_k
 
 
 def arm_http_server(manager: Any) -> None:
-    """Prepare the HTTP server: tags on the OpenAI routes, and bros's own routes.
+    """Prepare the HTTP server: tags on the OpenAI routes, keys, limits, and bros's own routes.
 
     Called when the tokenizer manager is built in a process that serves HTTP; an offline engine does not.
     """
-    from bros_sglang import config_route, door, status_route
+    from bros_sglang import api_keys, config_route, door, status_route
 
-    _apply(
-        {
-            f"{_SERVING}.serving_base.OpenAIServingBase.handle_request": (
-                door.around_handle_request,
-                "AROUND",
-            ),
-            f"{_SERVING}.serving_responses.OpenAIServingResponses.create_responses": (
-                door.around_create_responses,
-                "AROUND",
-            ),
-        }
-    )
+    hooks: dict[str, tuple[Callable[..., Any], str]] = {
+        f"{_SERVING}.serving_base.OpenAIServingBase.handle_request": (door.around_handle_request, "AROUND"),
+        "sglang.srt.utils.auth.decide_request_auth": (api_keys.letting_in(manager), "AROUND"),
+    }
+    if seams.importable(seams.RESPONSES_NEEDS):  # without it SGLang serves without `/v1/responses`
+        responses = f"{_SERVING}.serving_responses.OpenAIServingResponses"
+        hooks[f"{responses}.create_responses"] = (door.around_create_responses, "AROUND")
+        hooks[f"{responses}._known_model_names"] = (door.after_known_model_names, "AFTER")
+    _apply(hooks)
+    door.open_door(manager)
     status_route.add_route(manager)
     config_route.add_route(manager)
 

@@ -16,8 +16,11 @@ from typing import Any, Final, NamedTuple
 
 SUPPORTED_RANGE: Final = ">=0.5.23,<0.5.24"
 TESTED_VERSION: Final = "0.5.23"
+QUEUED_RID: Final = "bros-queued"  # marks the GetInternalStateReq that asks how many requests wait
 CONFIG_RID: Final = "bros-config"  # marks the SetInternalStateReq that changes bros's settings
 STATUS_RID: Final = "bros-status"  # marks the GetInternalStateReq that asks for bros's status alone
+
+RESPONSES_NEEDS: Final = "openai_harmony"  # what SGLang's `/v1/responses` is made with
 
 _SCHEDULER: Final = "sglang.srt.managers.scheduler"
 _BATCH: Final = "sglang.srt.managers.schedule_batch"
@@ -31,6 +34,7 @@ class Seam(NamedTuple):
     name: str  # attribute path below the module
     use: str  # what bros does with it
     parameters: tuple[str, ...] = ()  # parameters that bros passes by name or relies on
+    needs: str = ""  # a package without which SGLang goes without the module, and bros too
 
     @property
     def path(self) -> str:
@@ -89,8 +93,34 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(
         "sglang.srt.entrypoints.openai.serving_responses",
         "OpenAIServingResponses.create_responses",
-        "reads `service_tier`",
+        "reads and reports `service_tier`",
         ("request", "raw_request"),
+        needs=RESPONSES_NEEDS,
+    ),
+    Seam(
+        "sglang.srt.entrypoints.openai.serving_responses",
+        "OpenAIServingResponses._known_model_names",
+        "accepts model aliases",
+        needs=RESPONSES_NEEDS,
+    ),
+    Seam("sglang.srt.entrypoints.http_server", "app", "holds answers back until a request is let in"),
+    Seam(
+        "sglang.srt.utils.auth",
+        "decide_request_auth",
+        "lets in the API keys of the config",
+        ("method", "path", "authorization_header", "auth_level"),
+    ),
+    Seam(
+        "sglang.srt.observability.trace",
+        "TraceReqContext.trace_set_root_attrs",
+        "class and targets on spans",
+        ("attrs",),
+    ),
+    Seam(
+        "sglang.srt.observability.trace",
+        "TraceReqContext.trace_set_thread_attrs",
+        "class and targets on spans",
+        ("attrs",),
     ),
     Seam(_SCHEDULER, "configure_scheduler_process", "arms bros in a scheduler process", ("server_args",)),
     # The scheduler's loop.
@@ -201,6 +231,15 @@ def loaded(module: str) -> bool:
     return module in sys.modules
 
 
+def importable(package: str) -> bool:
+    """Tell whether a package can be imported; one that is installed but broken cannot."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
 def installed_version() -> str:
     """Return the version of the installed SGLang, or "not installed"."""
     try:
@@ -220,6 +259,8 @@ def missing_seams() -> list[str]:
     """Return one line for each seam that the installed SGLang lacks, or whose parameters changed."""
     lines = []
     for seam in SEAMS:
+        if seam.needs and not importable(seam.needs):
+            continue
         try:
             target = _resolve(seam)
         except (ImportError, AttributeError) as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bros_sglang.request_class import MAX_SLO_MS, PriorityRule, RequestClass, Tag
+from bros_sglang.request_class import MAX_DEADLINE_S, MAX_SLO_MS, PriorityRule, RequestClass, Tag
 
 Milliseconds = Annotated[float, Field(gt=0, le=MAX_SLO_MS, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -17,6 +18,31 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 class SettingsError(ValueError):
     """A setting or a config file that cannot be used; the message says which key and what to change."""
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key  # the one that is wrong, where it is one
+
+
+class ClientDefaults(BaseModel):
+    """Class and targets of an API key's or a model alias's requests that say nothing themselves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    request_class: RequestClass | None = Field(None, alias="class")
+    ttft_ms: Milliseconds | None = None
+    tpot_ms: Milliseconds | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _class_alone(cls, value: Any) -> Any:
+        return {"class": value} if isinstance(value, str) else value
+
+    @property
+    def tag(self) -> Tag:
+        """The same as a tag."""
+        return Tag(self.request_class, self.ttft_ms, self.tpot_ms, self.deadline_s)
 
 
 class BrosSettings(BaseModel):
@@ -36,19 +62,57 @@ class BrosSettings(BaseModel):
     be_priority_at_most: int = Field(
         -1, description="A stock `priority` of at most this makes a request best-effort."
     )
-    tier_priority_ttft_ms: float | None = Field(
+    tier_priority_ttft_ms: Milliseconds | None = Field(
         None,
-        gt=0,
-        le=MAX_SLO_MS,
-        allow_inf_nan=False,
         description="TTFT target of requests with `service_tier` priority, ms; none: `ttft_ms`.",
     )
-    tier_priority_tpot_ms: float | None = Field(
+    tier_priority_tpot_ms: Milliseconds | None = Field(
         None,
-        gt=0,
-        le=MAX_SLO_MS,
-        allow_inf_nan=False,
         description="TPOT target of requests with `service_tier` priority, ms; none: `tpot_ms`.",
+    )
+    tier_default_ttft_ms: Milliseconds | None = Field(
+        None,
+        description="TTFT target of requests with `service_tier` default, ms; none: `ttft_ms`.",
+    )
+    tier_default_tpot_ms: Milliseconds | None = Field(
+        None,
+        description="TPOT target of requests with `service_tier` default, ms; none: `tpot_ms`.",
+    )
+    tier_auto_ttft_ms: Milliseconds | None = Field(
+        None,
+        description="TTFT target of requests with `service_tier` auto, ms; none: `ttft_ms`.",
+    )
+    tier_auto_tpot_ms: Milliseconds | None = Field(
+        None,
+        description="TPOT target of requests with `service_tier` auto, ms; none: `tpot_ms`.",
+    )
+    keys: dict[str, ClientDefaults] = Field(
+        default_factory=dict,
+        description="Class and targets per API key: SHA-256 of the key, and `class`, `ttft_ms`, `tpot_ms`,"
+        " `deadline_s`. These keys are let in beside `--api-key`.",
+    )
+    models: dict[str, ClientDefaults] = Field(
+        default_factory=dict,
+        description="Class and targets per model alias: the `model` that a request names.",
+    )
+    keys_decide: bool = Field(
+        False,
+        description="Let no request have a better class or tighter targets than its API key gives it (a key"
+        " that is not listed: `default_class`, `ttft_ms`, `tpot_ms`).",
+    )
+    max_queued_rt: int | None = Field(
+        None,
+        ge=0,
+        description="Most real-time requests that may wait; more are answered with 429. None: no limit.",
+    )
+    max_queued_be: int | None = Field(
+        None,
+        ge=0,
+        description="Most best-effort requests that may wait; more are answered with 429, and so is every"
+        " best-effort request while real-time ones are at their limit. None: no limit.",
+    )
+    metrics: bool = Field(
+        True, description="Show bros's own metrics where the server shows metrics (`--enable-metrics`)."
     )
     deadline_base: Literal["actual", "due"] = Field(
         "actual",
@@ -106,9 +170,6 @@ class BrosSettings(BaseModel):
     headroom_min_share: Share = Field(
         0.05, description="Least share of the KV pool kept free of best-effort requests."
     )
-    headroom_horizon_s: float = Field(
-        1.0, ge=0, le=60, description="Keep room for the real-time arrivals of at least so many seconds."
-    )
     headroom_max_share: Share = Field(
         0.40, description="Largest share of the KV pool kept free of best-effort requests."
     )
@@ -132,6 +193,17 @@ class BrosSettings(BaseModel):
         4096, ge=1, description="Scheduling decisions kept for `bros eval explain`."
     )
 
+    @field_validator("keys")
+    @classmethod
+    def _hashed(cls, keys: dict[str, ClientDefaults]) -> dict[str, ClientDefaults]:
+        for number, key in enumerate(keys, 1):
+            if not re.fullmatch("[0-9a-fA-F]{64}", key):
+                # The name itself may be a secret, given as it is by mistake.
+                raise ValueError(
+                    f"entry {number} is not a SHA-256: give 64 hex digits, from printf %s KEY | sha256sum"
+                )
+        return {key.lower(): defaults for key, defaults in keys.items()}
+
     @model_validator(mode="after")
     def _check(self) -> BrosSettings:
         if self.be_priority_at_most >= self.rt_priority_at_least:
@@ -149,10 +221,24 @@ class BrosSettings(BaseModel):
         """Return a request's class: its tag's, or what its stock priority names, or the default."""
         return tag.request_class or self.priority_rule.class_of(priority) or self.default_class
 
+    def max_queued(self, request_class: RequestClass) -> int | None:
+        """Return how many requests of a class may wait; None: any number."""
+        return self.max_queued_rt if request_class is RequestClass.RT else self.max_queued_be
+
+    def shown(self) -> dict[str, Any]:
+        """Return the settings as JSON for people: of each API key's hash the first digits alone."""
+        values = self.model_dump(mode="json", by_alias=True)
+        values["keys"] = {key[:8] + "…": defaults for key, defaults in values["keys"].items()}
+        return values
+
+
+_CLIENT_KEYS: Final = ("class", "ttft_ms", "tpot_ms", "deadline_s")
 
 # What may change while the server runs (`/bros/config`): numbers that every decision reads anew.
 CHANGEABLE: Final = (
     *("ttft_ms", "tpot_ms", "tier_priority_ttft_ms", "tier_priority_tpot_ms"),
+    *("tier_default_ttft_ms", "tier_default_tpot_ms", "tier_auto_ttft_ms", "tier_auto_tpot_ms"),
+    *("max_queued_rt", "max_queued_be"),
     *("arrival_guard", "decode_lead", "margin_bands", "fixed_margin_ms", "be_floor_share"),
     *("headroom_min_share", "headroom_max_share", "rt_cache_max_share", "max_preemptions"),
 )
@@ -165,13 +251,17 @@ def change_settings(settings: BrosSettings, values: Any) -> BrosSettings:
     for key, value in values.items():
         if key not in BrosSettings.model_fields:
             known = ", ".join(CHANGEABLE)
-            raise SettingsError(f"/bros/config: unknown key {key!r}; what may change is {known}")
+            raise SettingsError(f"/bros/config: unknown key {key!r}; what may change is {known}", key)
         if key not in CHANGEABLE:
             raise SettingsError(
-                f"/bros/config: {key} cannot change while the server runs; restart with {flag_of(key)}"
+                f"/bros/config: {key} cannot change while the server runs; restart with "
+                + (flag_of(key) if has_flag(key) else "another --bros-config"),
+                key,
             )
+        if value is None and BrosSettings.model_fields[key].default is None:
+            continue  # takes a target or a limit away
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise SettingsError(f"/bros/config: {key}: expected a number, got {value!r}")
+            raise SettingsError(f"/bros/config: {key}: expected a number, got {value!r}", key)
     return _build({**settings.model_dump(), **values}, "/bros/config")
 
 
@@ -180,16 +270,23 @@ def flag_of(field: str) -> str:
     return "--bros-" + field.replace("_", "-")
 
 
+def has_flag(field: str) -> bool:
+    """Tell whether a setting has a command-line flag; tables stand in the config file alone."""
+    return field not in ("keys", "models")
+
+
 def _explain(error: ValidationError, source: str) -> SettingsError:
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "settings"
         if item["type"] == "extra_forbidden":
-            known = ", ".join(BrosSettings.model_fields)
+            known = ", ".join(BrosSettings.model_fields if len(item["loc"]) == 1 else _CLIENT_KEYS)
             lines.append(f"{source}: unknown key {key!r}; known keys are {known}")
         else:
-            lines.append(f"{source}: {key}: {item['msg']} (got {item.get('input')!r})")
-    return SettingsError("\n".join(lines))
+            got = "" if item["loc"] == ("keys",) else f" (got {item.get('input')!r})"
+            lines.append(f"{source}: {key}: {item['msg']}{got}")
+    first = error.errors()[0]["loc"]
+    return SettingsError("\n".join(lines), str(first[0]) if first else None)
 
 
 def load_settings(config_file: Path | None = None, flags: dict[str, Any] | None = None) -> BrosSettings:

@@ -11,7 +11,10 @@ from bros_sglang.settings import BrosSettings
 from bros_sglang.status import BrosStatus, PolicyConfig, SchedulerStatus, Targets
 
 # Settings that PolicyConfig names itself.
-_NAMED: Final = ("ttft_ms", "tpot_ms", "default_class", "be_floor_share", "fixed_margin_ms")
+_NAMED: Final = (
+    *("ttft_ms", "tpot_ms", "default_class", "be_floor_share", "fixed_margin_ms"),
+    *("max_queued_rt", "max_queued_be"),
+)
 
 
 def add_route(manager: Any) -> None:
@@ -61,5 +64,12 @@ def policy_config(settings: BrosSettings) -> PolicyConfig:
         rt_targets=Targets(ttft_ms=settings.ttft_ms, tpot_ms=settings.tpot_ms),
         be_floor_share=settings.be_floor_share,
         slack_margin_ms=settings.fixed_margin_ms,
-        other={name: value for name, value in values.items() if name not in _NAMED},
+        max_queued_rt=settings.max_queued_rt,
+        max_queued_be=settings.max_queued_be,
+        # Tables (keys, models) are shown by /bros/config; here, how many entries they have.
+        other={
+            name: len(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+            if name not in _NAMED
+        },
     )

@@ -1,4 +1,4 @@
-"""Where a request's tag may come from besides `custom_params.bros`: HTTP headers and OpenAI's `service_tier`.
+"""Where a request's tag may come from besides `custom_params.bros`, and which source counts.
 
 Each source may leave fields open; for every field the first source that says something counts:
 
@@ -6,7 +6,11 @@ Each source may leave fields open; for every field the first source that says so
 2. the headers `x-bros-class`, `x-slo-ttft-ms`, `x-slo-tpot-ms`,
 3. `service_tier`,
 4. SGLang's `priority` (class alone; `PriorityRule`),
-5. the server's default class and targets.
+5. what the config says of the model alias that the request names,
+6. what the config says of its API key,
+7. the server's default class and targets.
+
+With `keys_decide` nothing that a client says (1 to 5) makes its request better than 6 and 7 would.
 
 Pure: mappings in, tags out. Errors name the header or field.
 """
@@ -14,9 +18,10 @@ Pure: mappings in, tags out. Errors name the header or field.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Final
+from dataclasses import fields, replace
+from typing import Any, Final, NamedTuple
 
+from bros_sglang.api_keys import key_hash
 from bros_sglang.request_class import MAX_SLO_MS, RequestClass, Tag, TagError, positive_number
 from bros_sglang.settings import BrosSettings
 
@@ -27,6 +32,42 @@ TPOT_HEADER: Final = "x-slo-tpot-ms"
 # `scale` is what OpenAI's own clients may send for reserved capacity.
 REAL_TIME_TIERS: Final = ("auto", "default", "priority", "scale")
 BEST_EFFORT_TIERS: Final = ("flex", "batch")
+
+
+class Sources(NamedTuple):
+    """What is known of an HTTP request besides its body's tag and `priority`."""
+
+    said: Tag = Tag()  # by its headers, then by its service tier
+    model: Tag = Tag()  # by the config, of the model that it names
+    key: Tag = Tag()  # by the config, of its API key
+
+    def tag(self, body: Tag, priority: int | None, settings: BrosSettings) -> Tag:
+        """Return the tag to serve the request with; fields that nobody says stay open."""
+        by_priority = Tag(settings.priority_rule.class_of(priority))
+        asked = merge(body, self.said, by_priority, self.model, self.key)
+        return _granted(asked, self.key, settings) if settings.keys_decide else asked
+
+
+def _granted(asked: Tag, key: Tag, settings: BrosSettings) -> Tag:
+    """Return what is asked for, but nothing better than what the key gives."""
+    if (key.request_class or settings.default_class) is RequestClass.BE:
+        return replace(asked, request_class=RequestClass.BE)
+    least_ttft_ms = key.ttft_ms or settings.ttft_ms
+    least_tpot_ms = key.tpot_ms or settings.tpot_ms
+    return Tag(
+        asked.request_class or RequestClass.RT,
+        max(asked.ttft_ms or least_ttft_ms, least_ttft_ms),
+        max(asked.tpot_ms or least_tpot_ms, least_tpot_ms),
+        asked.deadline_s,
+    )
+
+
+def sources_of(headers: Mapping[str, str], tier: Any, model: Any, settings: BrosSettings) -> Sources:
+    """Collect what headers, `service_tier` and the config say; raises TagError naming what is wrong."""
+    said = merge(tag_of_headers(headers), tag_of_tier(tier, settings))
+    alias = settings.models.get(model) if isinstance(model, str) else None
+    key = settings.keys.get(key_hash(headers.get("authorization"))) if settings.keys else None
+    return Sources(said, Tag() if alias is None else alias.tag, Tag() if key is None else key.tag)
 
 
 def merge(*tags: Tag) -> Tag:
@@ -68,10 +109,9 @@ def tag_of_tier(tier: Any, settings: BrosSettings) -> Tag:
     """Read a `service_tier`; None says nothing. Raises TagError for one that nobody knows."""
     if tier is None:
         return Tag()
-    if tier == "priority":
-        return Tag(RequestClass.RT, settings.tier_priority_ttft_ms, settings.tier_priority_tpot_ms)
     if isinstance(tier, str) and tier in REAL_TIME_TIERS:
-        return Tag(RequestClass.RT)
+        ttft_ms = getattr(settings, f"tier_{tier}_ttft_ms", None)
+        return Tag(RequestClass.RT, ttft_ms, getattr(settings, f"tier_{tier}_tpot_ms", None))
     if isinstance(tier, str) and tier in BEST_EFFORT_TIERS:
         return Tag(RequestClass.BE)
     known = ", ".join((*REAL_TIME_TIERS, *BEST_EFFORT_TIERS))

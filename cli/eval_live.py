@@ -37,6 +37,13 @@ def live(
     policies: Annotated[
         str, typer.Option(help="Without --url: start an SGLang server for each of these policies.")
     ] = "rt-alone,fcfs,priority,bros",
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=COMMAND of another engine's server, with {port} and {model}; repeatable. Each is "
+            "measured beside its own RT alone (--bounds: and BE alone) in the same rounds as --policies."
+        ),
+    ] = None,
     model_path: Annotated[
         Path | None, typer.Option(help="Model of the servers; default: a tiny one is built.")
     ] = None,
@@ -63,8 +70,8 @@ def live(
     """Measure live servers under mixed load; writes results.json, results.csv and requests.parquet.
 
     With --url one running server is measured, whatever it is. Otherwise an SGLang server is started per
-    policy, in interleaved rounds, one at a time. Requests carry their class as `custom_params.bros` and
-    as `priority`.
+    policy, and one per --server, in interleaved rounds, one at a time. Requests carry their class as
+    `custom_params.bros` and as `priority`.
     """
     options = LiveOptions(
         url=url,
@@ -83,6 +90,7 @@ def live(
         tpot_ms=tpot_ms,
         seed=seed,
         api=api,
+        servers=tuple(server or ()),
     )
     console = Console(highlight=False)
     try:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -67,7 +68,12 @@ def profile(
     for name, value in result.model.describe()["coefficients"].items():
         if value:
             console.print(f"  {name:26} {value:.3e}", highlight=False)
-    console.print(f"  {'frontend_s':26} {result.model.frontend_s:.3e}", highlight=False)
+    for name, ways in result.model.frontend.by_class:
+        median_in, median_back = (float(np.median(times)) for times in (ways.in_s, ways.back_s))
+        console.print(
+            f"  {name} requests: {1e3 * median_in:.1f} ms to the scheduler, {1e3 * median_back:.1f} ms back",
+            highlight=False,
+        )
     console.print(f"use it: bros eval replay --step-time {out / MODEL_FILE} …", highlight=False)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bros_sglang.settings import BrosSettings, flag_of
+from bros_sglang.settings import BrosSettings, flag_of, has_flag
 
 app = typer.Typer(add_completion=False)
 
@@ -31,6 +31,9 @@ def _print_help(value: bool) -> None:
     table.add_column()
     table.add_row("--bros-config FILE", "TOML file with any of the settings below (underscores, no --bros-).")
     for name, field in BrosSettings.model_fields.items():
+        if not has_flag(name):
+            table.add_row(f"[bros.{name}.…]", f"{field.description} In the config file alone.")
+            continue
         default = getattr(field.default, "value", field.default)
         table.add_row(flag_of(name), f"{field.description} Default: {default}.")
     console.print(table, markup=False)

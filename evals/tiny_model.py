@@ -158,6 +158,17 @@ def _train_tokenizer(vocab_size: int) -> Any:
     return tokenizer
 
 
+def write_tokenizer(directory: Path, vocab_size: int = 1024) -> None:
+    """Train a tokenizer with a chat template and write it to `directory`; token 0 begins, token 1 ends."""
+    from transformers import PreTrainedTokenizerFast
+
+    directory.mkdir(parents=True, exist_ok=True)
+    specials = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_train_tokenizer(vocab_size), **specials)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(directory)
+
+
 def build_tiny_model(
     directory: Path,
     *,
@@ -174,16 +185,12 @@ def build_tiny_model(
     The same arguments give the same weights. Raises FileExistsError if the directory holds a model already.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     if (directory / "config.json").exists():
         raise FileExistsError(f"{directory} already holds a model; name another directory or remove it")
     directory.mkdir(parents=True, exist_ok=True)
-    core = _train_tokenizer(vocab_size)
-    specials = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **specials)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(directory)
+    write_tokenizer(directory, vocab_size)
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,

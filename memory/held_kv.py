@@ -23,6 +23,7 @@ class HeldKV:
     def __init__(self, tree: Any) -> None:
         self._tree = tree
         self._locks: dict[str, tuple[RadixKey, Any]] = {}  # rid -> key of the held path, its lock
+        self._to_recount: set[str] = set()  # held while copies to host pinned some of it
         self.ledger = PreemptedLedger()
 
     @property
@@ -53,9 +54,26 @@ class HeldKV:
             kept_tokens=kept_tokens,
             yieldable_tokens=before - int(self._tree.evictable_size()),
         )
+        if self._tree.copies_under_way:
+            self._to_recount.add(req.rid)
+
+    def recount(self) -> None:
+        """Count anew what was held while copies to host pinned part of it."""
+        for rid in self._to_recount:
+            _, lock = self._locks[rid]
+            if lock is None:
+                continue
+            before = int(self._tree.evictable_size())
+            self._tree.unlock(lock)
+            freed = int(self._tree.evictable_size()) - before
+            self._locks[rid] = (self._locks[rid][0], self._tree.lock(lock.node))
+            self.ledger.counted(rid, freed)
+        if not self._tree.copies_under_way:
+            self._to_recount.clear()
 
     def drop(self, rid: str) -> None:
         """Hold a request's KV no longer: it runs again, or never will. Unknown requests are fine."""
+        self._to_recount.discard(rid)
         if self.ledger.remove(rid) is not None:
             _, lock = self._locks.pop(rid)
             self._tree.unlock(lock)
@@ -63,6 +81,7 @@ class HeldKV:
     def clear(self) -> None:
         """Forget all locks without releasing them: the tree was reset."""
         self._locks.clear()
+        self._to_recount.clear()
         self.ledger.clear()
 
     def give_up(self, tokens: int, *, keep_rid: str | None = None) -> int:

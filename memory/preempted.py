@@ -72,12 +72,23 @@ class PreemptedLedger:
         """Note that a request's held prefix is `kept_tokens` now and that this freed `freed_tokens`."""
         entry = self._entries[rid]
         entry.kept_tokens = kept_tokens
-        entry.yieldable_tokens = max(0, entry.yieldable_tokens - freed_tokens) if kept_tokens else 0
+        # What others came to share since cannot be told from what was given up: never more than is kept.
+        entry.yieldable_tokens = min(max(0, entry.yieldable_tokens - freed_tokens), kept_tokens)
+
+    def counted(self, rid: str, yieldable_tokens: int) -> None:
+        """Note how many of a request's kept tokens nobody else uses now."""
+        entry = self._entries[rid]
+        entry.yieldable_tokens = min(yieldable_tokens, entry.kept_tokens)
 
     @property
     def held_tokens(self) -> int:
         """KV that a real-time request can have at once, on top of what is free or evictable."""
         return sum(entry.yieldable_tokens for entry in self._entries.values())
+
+    def yieldable_beside(self, rid: str) -> int:
+        """Held tokens that giving up would free, without those of one request."""
+        own = self._entries.get(rid)
+        return self.held_tokens - (own.yieldable_tokens if own is not None else 0)
 
     def redo_tokens(self, rid: str) -> int:
         """Tokens a preempted request must compute again; 0 for a request that is not entered."""

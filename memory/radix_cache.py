@@ -16,9 +16,8 @@ from sglang.srt.mem_cache.base_prefix_cache import (
 )
 from sglang.srt.mem_cache.common import release_kv_cache
 from sglang.srt.mem_cache.radix_cache import RadixKey
-from sglang.srt.mem_cache.registry import create_unified_radix_cache, default_radix_cache_factory
+from sglang.srt.mem_cache.registry import create_unified_radix_cache
 from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
-from sglang.srt.runtime_context import get_memory
 
 from bros_sglang.memory.class_ledger import ClassLedger, Path
 from bros_sglang.memory.eviction import (
@@ -35,6 +34,7 @@ logger = logging.getLogger(__name__)
 BACKEND_NAME = "bros"
 # Queued requests whose prefixes are kept warm per refresh: about 15 us each.
 MAX_DEMAND_REQUESTS = 32
+_NEVER_HIT_SO_OFTEN = 1 << 30
 
 
 class CachedTokens(NamedTuple):
@@ -138,11 +138,36 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
             return 0
         self._preempting, self._kept_tokens = req, 0
         try:
-            release_kv_cache(req, self, checkpoint=True)
+            with self._no_copies_to_host():
+                release_kv_cache(req, self, checkpoint=True)
         finally:
             self._preempting = None
         self.held.hold(req, self._request_class(req), self._kept_tokens)
         return self._kept_tokens
+
+    @contextmanager
+    def _no_copies_to_host(self) -> Iterator[None]:
+        """Insert without starting HiCache's write-through copies.
+
+        A copy under way pins what it copies: a victim's KV would give no room to anyone before the next pass.
+        What is not copied now is when the request has run again.
+        """
+        core = self.tree_core
+        threshold, core.write_through_threshold = core.write_through_threshold, _NEVER_HIT_SO_OFTEN
+        try:
+            yield
+        finally:
+            core.write_through_threshold = threshold
+
+    def writing_check(self, *args: Any, **kwargs: Any) -> None:
+        """Note which copies to host have ended; what they pinned counts as held from now on."""
+        super().writing_check(*args, **kwargs)
+        self.held.recount()
+
+    @property
+    def copies_under_way(self) -> bool:
+        """Whether copies to host pin device KV at the moment."""
+        return bool(self.ongoing_write_through)
 
     def release_aborted_request(self, request: Any) -> None:
         """Drop what an aborted request left behind, held KV included; see the base class."""
@@ -304,14 +329,14 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
 
 
 def build_radix_cache(ctx: Any) -> Any:
-    """Build the tree cache: a factory for `register_radix_cache_backend`.
+    """Build the tree cache, in the place of SGLang's `default_radix_cache_factory`.
 
-    Where SGLang would choose another cache than UnifiedRadixCache (LMCache, FlexKV, pure sliding window),
-    its own choice stands, with stock eviction.
+    Raises SystemExit for models whose KV lives in more than one pool. Other cache back ends (LMCache, FlexKV)
+    are refused with the server arguments.
     """
-    memory = get_memory()
-    pure_swa = ctx.is_hybrid_swa and ctx.full_tokens_per_layer == 0
-    if not ctx.disable_radix_cache and (memory.enable_lmcache or memory.enable_flexkv or pure_swa):
-        logger.warning("bros: this cache backend keeps its own eviction order; class-aware eviction is off")
-        return default_radix_cache_factory(ctx)
+    if ctx.is_hybrid_swa or ctx.is_hybrid_ssm:
+        raise SystemExit(
+            "error: --policy bros does not support models with sliding-window or state-space layers yet: "
+            "their KV lives in more than one pool. Start this model without --policy bros."
+        )
     return create_unified_radix_cache(ctx, cache_class=BrosRadixCache)

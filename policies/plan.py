@@ -16,6 +16,9 @@ from bros_sglang.policies.slack import PendingPrefill, waiting_slack
 from bros_sglang.policies.step_time import StepShape, StepTimeModel, pairs
 
 _REFILL_PACE: Final = 0.8  # of the TPOT target
+# Real-time steps may take so many times what they take without best-effort work, however tight the targets:
+# nothing is won by holding best-effort work back for a target that real-time work alone would miss.
+ATTAINABLE_PACES: Final = 2.0
 
 
 class Bound(StrEnum):
@@ -68,6 +71,7 @@ class View:
     be_context: int  # tokens
     be_prefill_tokens: int  # waiting best-effort prefill in sight, mid-prefill included
     be_prefix_tokens: int = 0  # cached prefix of the first of them
+    rt_latest_s: float = float("inf")  # up to then, late running real-time rows would still catch up
     be_owed_s: float = 0.0  # engine time that the floor share owes to best-effort work
 
 
@@ -82,7 +86,8 @@ class Plan:
     lendable_s: float  # time to spare before the tightest deadline, real-time part paid; may be negative
     predicted_s: float  # of the planned step
     bound: Bound
-    lost: tuple[int, ...]  # positions in `rt_prefills` that are late already
+    lost: tuple[int, ...]  # positions in `rt_prefills` that are given up: they cannot all be on time
+    rt_pace_s: float = 0.0  # predicted step of the running real-time rows alone
 
     @property
     def has_prefill(self) -> bool:
@@ -130,15 +135,12 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     pending = [
         PendingPrefill(
             item.due_s,
-            margin
-            * (
-                mixed.per_prefill_token_s * item.tokens
-                + mixed.per_prefill_pair_s * pairs(item.prefix_tokens, item.tokens)
-            ),
+            mixed.per_prefill_token_s * item.tokens
+            + mixed.per_prefill_pair_s * pairs(item.prefix_tokens, item.tokens),
         )
         for item in view.rt_prefills
     ]
-    waiting = waiting_slack(pending, view.start_s + base_s + limits.fixed_margin_s)
+    waiting = waiting_slack(pending, view.start_s + base_s + limits.fixed_margin_s, margin)
     decode_limit_s = view.rt_next_due_s - view.start_s - limits.fixed_margin_s
 
     rt_tokens_waiting = sum(item.tokens for item in view.rt_prefills)
@@ -146,6 +148,9 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     if rt_tokens_waiting:
         # A running row that is late already stays exactly as late if the step takes one TPOT.
         allowed_s = max(decode_limit_s, view.rt_tightest_tpot_s if view.rt_rows else 0.0) - base_s
+        if len(waiting.lost) < len(pending):
+            # A first token that is late stays late; a decode row that waits for it can still catch up.
+            allowed_s = max(allowed_s, view.rt_latest_s - view.start_s - base_s)
         fitting = mixed.prefill_tokens_within(allowed_s / margin, view.rt_prefills[0].prefix_tokens)
         rt_tokens = min(rt_tokens_waiting, limits.chunk_tokens, max(fitting, limits.min_rt_chunk_tokens))
     rt_part_s = base_s + margin * mixed.per_prefill_token_s * rt_tokens
@@ -157,6 +162,7 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     bound = Bound.NO_RT
     time_limit_s = limits.arrival_guard_s
     if rt_about:
+        time_limit_s = max(time_limit_s, ATTAINABLE_PACES * base_s)
         bound = Bound.ARRIVALS
         ttft_limit_s = rt_part_s + waiting.tightest_s
         if ttft_limit_s < time_limit_s:
@@ -219,4 +225,5 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
         predicted_s=model.predict(predicted),
         bound=bound,
         lost=waiting.lost,
+        rt_pace_s=mixed.predict(rt_decode) if view.rt_rows else 0.0,
     )

@@ -8,7 +8,8 @@ seconds on one clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -58,20 +59,37 @@ class WaitingSlack(NamedTuple):
     lost: tuple[int, ...]  # positions of requests that are late even if served at once, in this order
 
 
-def waiting_slack(pending: Iterable[PendingPrefill], start_s: float) -> WaitingSlack:
+def latest_catching_up(due_s: float, tpot_s: float, remaining_tokens: int) -> float:
+    """Return how late the next token may be for a request that will catch up with its pace.
+
+    A row that is made to wait gains on its target with every token that is made faster. Taken for sure is a
+    quarter of the target per token still to come: half of what a pace of half the target gains, since a
+    request may end earlier than expected.
+    """
+    return due_s + 0.25 * tpot_s * remaining_tokens
+
+
+def waiting_slack(pending: Sequence[PendingPrefill], start_s: float, margin: float = 1.0) -> WaitingSlack:
     """Measure slack against predicted completion, in the order given (earliest due first).
 
-    A request completes after its own prefill and those before it. One that cannot be on time is lost: it
-    takes no part in the minimum and, giving way to the others, adds no work before them.
+    A request completes after its own prefill and those before it. Where not all can be on time, as few as
+    possible are given up (Moore 1968: in due order, whenever one would be late, the one with most work so far
+    goes): they are lost, take no part in the minimum and add no work before the others. Slack is kept for
+    predictions that are `margin` times too short; nobody is given up for that.
     """
-    tightest_s = float("inf")
+    kept: list[tuple[float, int]] = []  # (-work, position): a heap, most work on top
     work_s = 0.0
     lost: list[int] = []
     for position, item in enumerate(pending):
-        slack_s = item.due_s - start_s - work_s - item.work_s
-        if slack_s < 0.0:
-            lost.append(position)
-            continue
+        heapq.heappush(kept, (-item.work_s, position))
         work_s += item.work_s
-        tightest_s = min(tightest_s, slack_s)
-    return WaitingSlack(tightest_s, tuple(lost))
+        if start_s + work_s > item.due_s:
+            most_s, given_up = heapq.heappop(kept)
+            work_s += most_s
+            lost.append(given_up)
+    tightest_s = float("inf")
+    work_s = 0.0
+    for position in sorted(position for _, position in kept):
+        work_s += pending[position].work_s * margin
+        tightest_s = min(tightest_s, pending[position].due_s - start_s - work_s)
+    return WaitingSlack(max(tightest_s, 0.0), tuple(sorted(lost)))

@@ -2,9 +2,9 @@
 
 Linear in what a step computes: new tokens, their attention to the context (the paper's product term), decode
 rows and their context, and KV brought back from host. Prefill or mixed steps and decode-only steps have
-coefficients of their own: decode runs in captured graphs, prefill does not. Fitted by recursive least
-squares with forgetting; outliers are clipped, so that a garbage-collection pause or a kernel compiled on
-first use moves nothing. Pure: numbers in, numbers out.
+coefficients of their own: decode runs in captured graphs, prefill does not. Fitted by robust recursive least
+squares with forgetting, times a pace that follows the machine's slow and fast stretches; a garbage-collection
+pause or a kernel compiled on first use moves nothing. Pure: numbers in, numbers out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ def pairs(prefix_tokens: int, new_tokens: int) -> float:
 _SCALE: Final = np.array([1.0, 1e2, 1e6, 1e1, 1e4, 1e3])
 _FEATURES: Final = len(_SCALE)
 _PRIOR_VARIANCE: Final = 1e-2
-_AGREEING_OUTLIERS: Final = 8
+_AGREEING_OUTLIERS: Final = 3  # in a row: the pace has changed
+_CHANGED_OUTLIERS: Final = 24  # in a row: the machine has
+_FIRST_STEPS: Final = 20  # taken as they come
+_PACE_GAIN: Final = 0.3  # of a step's deviation that the pace takes over
+_PACE_STEP: Final = 0.3  # the most of it, in logarithms
+_PACE_RANGE: Final = 3.0
 
 
 def _features(shape: StepShape) -> Vector:
@@ -110,40 +115,67 @@ class Coefficients:
 
 
 class _Fit:
-    """Recursive least squares of one kind of step, with clipped residuals and an error band."""
+    """Recursive least squares of one kind of step: robust, with a pace and an error band.
+
+    A slow stretch of the machine (another process on its cores, a throttled clock) stretches all steps alike
+    and passes: `pace` follows it within a few steps, while the coefficients learn what shapes cost. Residuals
+    beyond the usual error count less the larger they are (Huber's weights), since what disturbs a step makes
+    it longer, never shorter, and would bias a plain mean.
+    """
 
     def __init__(self, start: Vector, forgetting: float) -> None:
         self.theta = start.copy()
         self.covariance = np.eye(_FEATURES) * _PRIOR_VARIANCE
         self.forgetting = forgetting
         self.observed = 0
-        self.relative_error = 0.2  # moving mean of |error| / actual
-        self._clipped_in_a_row = 0
+        self.relative_error = 0.2  # moving mean of |error| / actual, of what was predicted with the pace
+        self.pace = 1.0  # of the machine now, against what the coefficients say
+        self._usual_error = 0.2  # moving median of |residual| / predicted, without the pace
+        self._outliers_in_a_row = 0
         self.coefficients = self._as_coefficients()
 
     def _as_coefficients(self) -> Coefficients:
         # A negative slope would lend time that a larger batch does not give back.
-        seconds = np.maximum(self.theta, 0.0) / _SCALE
+        seconds = np.maximum(self.theta, 0.0) / _SCALE * self.pace
         return Coefficients(*(float(value) for value in seconds))
 
     def observe(self, shape: StepShape, actual_s: float) -> None:
         x = _features(shape)
         predicted_s = max(self.coefficients.predict(shape), 1e-6)
         error_s = actual_s - predicted_s
-        # Outside five times the usual error a step says nothing about the model, unless many agree.
-        bound_s = predicted_s * max(5.0 * self.relative_error, 0.5)
-        if self.observed > 20 and abs(error_s) > bound_s:
-            self._clipped_in_a_row += 1
-            if self._clipped_in_a_row < _AGREEING_OUTLIERS:
-                self.relative_error += 0.02 * (min(abs(error_s) / actual_s, 1.0) - self.relative_error)
-                return
-            # They were no outliers: the machine has changed. What was learned weighs little from here on.
+        self.relative_error += 0.02 * (min(abs(error_s) / actual_s, 1.0) - self.relative_error)
+        if self.observed < _FIRST_STEPS:
+            self._learn(x, actual_s, 1.0 / max(actual_s, predicted_s, 1e-4))
+        elif self._follows(error_s / predicted_s):
+            lasting_s = predicted_s / self.pace
+            self._follow_pace(math.log(actual_s / predicted_s))
+            residual = abs(actual_s - lasting_s) / lasting_s
+            self._usual_error *= math.exp(0.05 if residual > self._usual_error else -0.05)
+            self._usual_error = min(max(self._usual_error, 0.01), 1.0)
+            weight = min(1.0, self._usual_error / max(residual, 1e-9))
+            self._learn(x, actual_s, math.sqrt(weight) / max(lasting_s, 1e-4))
+        self.observed += 1
+        self.coefficients = self._as_coefficients()
+
+    def _follows(self, error: float) -> bool:
+        """Say whether a step with that relative error is to be learned from; a lone outlier is not."""
+        if abs(error) <= max(5.0 * self._usual_error, 0.5):
+            self._outliers_in_a_row = 0
+            return True
+        self._outliers_in_a_row += 1
+        if self._outliers_in_a_row >= _CHANGED_OUTLIERS:
+            # More than the pace can follow: the machine has changed. What was learned weighs little now.
             self.covariance = np.eye(_FEATURES) * _PRIOR_VARIANCE
-            self._clipped_in_a_row = 0
-        else:
-            self._clipped_in_a_row = 0
-        # Relative weighting: a 5 % error counts the same on a short and on a long step.
-        weight = 1.0 / max(actual_s, predicted_s, 1e-4)
+            self.pace, self.observed, self._outliers_in_a_row = 1.0, 0, 0
+        return self._outliers_in_a_row >= _AGREEING_OUTLIERS
+
+    def _follow_pace(self, drift: float) -> None:
+        """Move the pace part of the way towards a step that deviated by a factor of exp(drift)."""
+        self.pace *= math.exp(_PACE_GAIN * min(max(drift, -_PACE_STEP), _PACE_STEP))
+        self.pace = min(max(self.pace, 1.0 / _PACE_RANGE), _PACE_RANGE)
+
+    def _learn(self, x: Vector, actual_s: float, weight: float) -> None:
+        """Move the coefficients; relative weights: a 5 % error counts the same on short and long steps."""
         xw = x * weight
         residual = (actual_s - float(self.theta @ x)) * weight
         px = self.covariance @ xw
@@ -154,9 +186,6 @@ class _Fit:
         trace = float(np.trace(self.covariance))
         if trace > 1.0:
             self.covariance /= trace
-        self.observed += 1
-        self.relative_error += 0.02 * (min(abs(error_s) / actual_s, 1.0) - self.relative_error)
-        self.coefficients = self._as_coefficients()
 
 
 # A cautious guess for a GPU of the last years and an 8B model; replaced within some dozen steps.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bros_sglang.evals.live.server_process import ServerProcess
@@ -15,6 +16,10 @@ from bros_sglang.evals.live.server_process import ServerProcess
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A machine that is busy is no reason to fail.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 # A pool and a chunk that a handful of small requests can fill.
 SERVER_FLAGS = ("--dtype", "float32", "--chunked-prefill-size", "128", "--random-seed", "0")

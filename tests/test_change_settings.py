@@ -25,6 +25,9 @@ def test_a_change_leaves_the_rest() -> None:
         ({"ttft_ms": float("nan")}, "ttft_ms"),
         ({"ttft_ms": 1e12}, "ttft_ms"),
         ({"ttft_ms": "300"}, "expected a number"),
+        ({"ttft_ms": None}, "expected a number"),
+        ({"max_queued_be": -1}, "max_queued_be"),
+        ({"keys": {}}, "restart with another --bros-config"),
         ({"be_floor_share": True}, "expected a number"),
         ({"be_floor_share": 2}, "be_floor_share"),
         ({"max_preemptions": 2.5}, "max_preemptions"),
@@ -41,8 +44,13 @@ def test_what_cannot_be_is_refused_with_the_reason(values: Any, said: str) -> No
 
 
 def test_everything_changeable_is_a_number() -> None:
-    settings = BrosSettings(tier_priority_ttft_ms=1, tier_priority_tpot_ms=1)
+    settings = BrosSettings()
     for key in CHANGEABLE:
         value = getattr(settings, key)
+        if value is None:  # a target or a limit that is not set: a number sets it, null takes it away
+            set_to = change_settings(settings, {key: 7})
+            assert getattr(set_to, key) == 7
+            assert change_settings(set_to, {key: None}) == settings
+            continue
         assert isinstance(value, int | float)
         assert not isinstance(value, bool)

@@ -74,3 +74,13 @@ def test_cropped_attention_equals_the_formula(prefixes: list[int], news: list[in
                 weights = torch.softmax(k @ query[row, head] / math.sqrt(size), 0)
                 torch.testing.assert_close(got[row, head], weights @ v, rtol=1e-4, atol=1e-5)
             row += 1
+
+
+def test_torchs_profiler_can_be_turned_on() -> None:
+    import torch
+
+    from bros_sglang.cpu_platform.platform import BrosCpuPlatform
+
+    platform = BrosCpuPlatform()
+    named = getattr(torch.profiler.ProfilerActivity, platform.get_torch_profiler_activity_str())
+    assert platform.get_torch_profiler_activity() is named

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from bros_sglang import seams
@@ -41,3 +43,14 @@ def test_a_hook_that_sglang_did_not_apply_stops() -> None:
 def test_seams_are_listed_once() -> None:
     paths = [seam.path for seam in seams.SEAMS]
     assert len(paths) == len(set(paths))
+
+
+def test_what_sglang_goes_without_bros_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seam of an optional part is asked for where the part's package is there, and not else."""
+    missing = Seam("sglang.srt.no_such_module", "thing", "a test", needs="no_such_package")
+    monkeypatch.setattr(seams, "SEAMS", (missing,))
+    assert seams.missing_seams() == []
+    monkeypatch.setattr(seams, "SEAMS", (missing._replace(needs="json"),))
+    assert len(seams.missing_seams()) == 1
+    monkeypatch.setitem(sys.modules, seams.RESPONSES_NEEDS, None)
+    assert not seams.importable(seams.RESPONSES_NEEDS)

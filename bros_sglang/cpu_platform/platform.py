@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
@@ -38,6 +39,14 @@ class BrosCpuPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc] # SGLa
     def get_dispatch_key_name(self) -> str:
         """Select the `forward_native` variant of SGLang's fused operators."""
         return "native"
+
+    def get_torch_profiler_activity_str(self) -> str:
+        """Name what torch's profiler records of this device; `/start_profile` asks."""
+        return "CPU"
+
+    def get_torch_profiler_activity(self) -> torch.profiler.ProfilerActivity:
+        """Return what `get_torch_profiler_activity_str` names."""
+        return torch.profiler.ProfilerActivity.CPU
 
     def init_backend(self) -> None:
         """Install the query-cropped attention and the HiCache copies; called once in each worker."""

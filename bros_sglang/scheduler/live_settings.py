@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def change(scheduler: BrosScheduler, values: Mapping[str, float]) -> bool:
+def change(scheduler: BrosScheduler, values: Mapping[str, float | None]) -> bool:
     """Change settings of a running scheduler; tell whether they were taken over.
 
     Targets hold for requests that arrive from now on.
@@ -34,5 +34,5 @@ def change(scheduler: BrosScheduler, values: Mapping[str, float]) -> bool:
         margin_bands=settings.margin_bands,
         fixed_margin_s=settings.fixed_margin_ms / 1e3,
     )
-    logger.info("bros settings changed: %s", ", ".join(f"{key} = {value:g}" for key, value in values.items()))
+    logger.info("bros settings changed: %s", ", ".join(f"{key} = {value}" for key, value in values.items()))
     return True

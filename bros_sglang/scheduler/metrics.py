@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bros_sglang.scheduler.books import Books, ClassTotals, PassTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bros_sglang.scheduler.status import StatusReporter
 
@@ -65,6 +65,11 @@ _GAUGES: Final[dict[str, str]] = {
     "num_parked_reqs": "Requests that sit out steps with their KV kept.",
     "kv_used_tokens": "KV tokens locked by running, parked and preempted requests.",
     "kv_cached_tokens": "KV tokens in the prefix cache that may be evicted.",
+}
+_POOL_GAUGES: Final[dict[str, str]] = {
+    "kv_pool_tokens": "KV tokens of the pool.",
+    "kv_free_tokens": "KV tokens that nobody holds.",
+    "kv_held_tokens": "KV tokens that preempted requests keep, and give up for real-time ones.",
 }
 
 
@@ -130,8 +135,18 @@ class BrosMetrics:
             which: [metric.labels(**labels, request_class=which) for metric in gauges.values()]
             for which in ("rt", "be")
         }
-        free = gauge("kv_free_tokens", "KV tokens that nobody holds.", list(labels))
-        self._free_tokens = free.labels(**labels)
+        self._pool = [gauge(name, text, list(labels)).labels(**labels) for name, text in _POOL_GAUGES.items()]
+        frontier = gauge(
+            "kv_frontier_tokens", "Up to (be) or down to (rt) which token slot a class holds KV.", names
+        )
+        self._frontiers = [frontier.labels(**labels, request_class=which) for which in ("rt", "be")]
+        targets = {
+            "ttft_target_seconds": "TTFT target of requests that name none.",
+            "tpot_target_seconds": "TPOT target of requests that name none.",
+        }
+        self._targets = [
+            gauge(name, text, names).labels(**labels, request_class="rt") for name, text in targets.items()
+        ]
         self._books = books
         self._reporter = reporter
         self._next_s = 0.0
@@ -160,9 +175,17 @@ class BrosMetrics:
         load = self._reporter.load()
         for which, part in (("rt", load.rt), ("be", load.be)):
             values = (part.running, part.waiting, part.parked, part.kv.running_tokens, part.kv.cached_tokens)
-            for metric, value in zip(self._gauges[which], values, strict=True):
-                metric.set(value)
-        self._free_tokens.set(load.free_tokens)
+            _set(self._gauges[which], values)
+        _set(self._pool, (load.pool_tokens, load.free_tokens, self._reporter.held_tokens()))
+        _set(self._targets, self._reporter.targets_s())
+        ends = self._reporter.frontier_tokens(now_s)
+        if ends is not None:
+            _set(self._frontiers, ends)
+
+
+def _set(gauges: Sequence[Any], values: Sequence[float]) -> None:
+    for gauge, value in zip(gauges, values, strict=True):
+        gauge.set(value)
 
 
 assert set(_CLASS_COUNTERS) == set(ClassTotals.__slots__)  # noqa: S101 (a counter without a metric)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from sglang.srt.managers.schedule_batch import ScheduleBatch
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+from sglang.srt.utils import is_pin_memory_available
 
 
 def can_park(req: Any) -> bool:
@@ -48,7 +49,9 @@ def split_rows(batch: Any, indices: list[int]) -> Any:
         spec_algorithm=batch.spec_algorithm,
     )
 
-    host = torch.tensor(indices, dtype=torch.int64)
+    # Pinned, as in `ScheduleBatch.filter_batch`: an upload from pageable memory holds the host up.
+    pin = is_pin_memory_available(batch.device)
+    host = torch.tensor(indices, dtype=torch.int64, pin_memory=pin)
     device = host.to(batch.seq_lens.device, non_blocking=True)
     parked.req_pool_indices = batch.req_pool_indices[device]
     parked.req_pool_indices_cpu = batch.req_pool_indices_cpu[host]

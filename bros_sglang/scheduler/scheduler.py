@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from sglang.srt.managers.io_struct import GetInternalStateReqOutput, SetInternalStateReqOutput
-from sglang.srt.managers.scheduler import Scheduler
+from sglang.srt.managers.scheduler import Scheduler, _make_abort_req
 from sglang.srt.managers.scheduler_components.invariant_checker import SchedulerInvariantChecker
 from sglang.srt.mem_cache.common import match_kv_cache, release_kv_cache
 from sglang.srt.runtime_context import get_parallel
@@ -26,8 +26,16 @@ from bros_sglang import arrival_times, launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.floor import FloorShare
-from bros_sglang.policies.plan import Bound, Limits, Plan, RtPrefill, View, plan_step
-from bros_sglang.policies.slack import next_token_due
+from bros_sglang.policies.plan import (
+    ATTAINABLE_PACES,
+    Bound,
+    Limits,
+    Plan,
+    RtPrefill,
+    View,
+    plan_step,
+)
+from bros_sglang.policies.slack import latest_catching_up, next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
 from bros_sglang.scheduler import live_settings
 from bros_sglang.scheduler.books import Books
@@ -42,9 +50,11 @@ from bros_sglang.scheduler.status import StatusReporter
 from bros_sglang.scheduler.steps import StepMeter, shape_of
 from bros_sglang.scheduler.waiting_queue import BE_WINDOW, WaitingQueue
 from bros_sglang.settings import BrosSettings
+from bros_sglang.tracing import tell_scheduler_span
 
 _INFINITY = float("inf")
 _RECENT_ARRIVALS = 64
+_GOLDEN_RATIO = 0.6180339887498949
 _NO_PLAN = Plan(0, 0, 0, 0.0, 0.0, 0.0, Bound.NO_RT, ())
 
 
@@ -60,7 +70,7 @@ class _InvariantChecker(SchedulerInvariantChecker):  # type: ignore[misc] # SGLa
 
 
 class _StampedEvent:
-    """A device event that reports when the host's wait for it ended; everything else is the event's own."""
+    """A device event that reports when the host's first wait for it ended; all else is the event's own."""
 
     __slots__ = ("_event", "_report")
 
@@ -69,9 +79,11 @@ class _StampedEvent:
         self._report = report
 
     def synchronize(self) -> None:
-        """Wait as SGLang would, then report."""
+        """Wait as SGLang would, then report; a second wait (a recorder's, say) is no second end."""
         self._event.synchronize()
-        self._report()
+        report, self._report = self._report, None
+        if report is not None:
+            report()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._event, name)
@@ -93,6 +105,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.meter = StepMeter(_step_time_model(self.bros_settings))
         self._aimd = AimdCap()
         self._recent_ttft_s: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
+        self._arrivals = 0
         self._demand_epoch = -1  # of the cache's eviction clock, when demand was last refreshed
         self.room = Room(self.bros_settings)
         self.plan: Plan = _NO_PLAN
@@ -101,19 +114,14 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._decision_log = _open_log(self.bros_settings.decision_log, get_parallel().tp_rank)
         self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
         self._parking_open = True  # whether this pass may still park rows
+        self._given_up: frozenset[int] = frozenset()  # ids of waiting requests that cannot all be on time
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
-        self._launch_s = 0.0  # agreed time of the last launch
         self._awaiting_first_token: list[Any] = []
         self.floor = FloorShare(self.bros_settings.be_floor_share)
         self.books = Books(self.bros_settings.target_share)
         self.status_reporter = StatusReporter(self, self.books, read_clock())
         self.metrics: BrosMetrics | None = None
         super().__init__(server_args, port_args, *args, **kwargs)
-        if self.is_hybrid_swa or self.is_hybrid_ssm:
-            raise SystemExit(
-                "error: --policy bros does not support models with sliding-window or state-space layers yet: "
-                "their KV lives in more than one pool. Start this model without --policy bros."
-            )
 
     def init_chunked_prefill(self) -> None:
         """Take SGLang's chunk size; mix decode rows into prefill steps as the settings say."""
@@ -127,7 +135,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             fixed_margin_s=self.bros_settings.fixed_margin_ms / 1e3,
             sizing=self.bros_settings.batch_sizing,
             row_cap=128 if self.bros_settings.batch_sizing == "aimd" else 1 << 30,
-            min_be_chunk_tokens=self.bros_settings.min_be_chunk_tokens,
+            min_be_chunk_tokens=max(self.bros_settings.min_be_chunk_tokens, self.page_size),
             min_rt_chunk_tokens=max(self.bros_settings.min_rt_chunk_tokens, self.page_size),
         )
 
@@ -161,7 +169,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Build SGLang's metrics, and bros's own beside them where the server shows metrics."""
         super().init_metrics_collector()
         context = self.metrics_collector_context
-        if context.current_scheduler_metrics_enabled and context.is_stats_logging_rank:
+        shown = context.current_scheduler_metrics_enabled and self.bros_settings.metrics
+        if shown and context.is_stats_logging_rank:
             self.metrics = BrosMetrics(self.books, self.status_reporter, self.metrics_collector.labels)
 
     def get_prefill_adder_class(self) -> Any:
@@ -214,9 +223,13 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             # No tick is sent while idle; the request brings a time that all ranks see alike.
             self.clock.advance(dispatched_s)
         req.bros = build_state(recv_req, self.bros_settings, self.clock.now_s)
+        # Multiples of the golden ratio: any run of them is spread evenly over 0 to 1.
+        self._arrivals += 1
+        req.bros.quantile = self._arrivals * _GOLDEN_RATIO % 1.0
         if req.bros.is_rt:
             self._note_target(req.bros.slo.ttft_s)
         self.books.arrived(req, read_clock())
+        tell_scheduler_span(req, self.bros_settings.target_share)
         return req
 
     def _note_target(self, ttft_s: float) -> None:
@@ -256,23 +269,40 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         if len(self.waiting_queue) == 0 and self.chunked_req is None and running_batch.is_empty():
             self.plan = _NO_PLAN
             return False
-        if self.chunked_req is not None and not self.chunked_req.bros.is_rt and len(self.waiting_queue.rt):
-            self._give_up_chunk()
+        if self.chunked_req is not None and not self.chunked_req.bros.is_rt:
+            room = self.token_to_kv_pool_allocator.available_size() + int(self.tree_cache.evictable_size())
+            rows = 0 if running_batch.is_empty() else running_batch.new_tokens_required_next_decode()
+            alone = running_batch.is_empty() and len(self.waiting_queue) == 0
+            if len(self.waiting_queue.rt) or (room < rows + self.limits.min_be_chunk_tokens and not alone):
+                self._give_up_chunk()
         view = self._view(running_batch)
         self.plan = plan_step(view, self.meter.model, self.limits)
         if self.limits.sizing == "aimd":
             cap = self._aimd.update(binds=self.plan.predicted_s > self.plan.time_limit_s)
             self.limits = replace(self.limits, row_cap=cap)
+        self._note_given_up()
         self._note_plan(view, self.plan)
         self.policy.chunk_limit = None
         if self.chunked_req is not None:
             share = (
                 self.plan.rt_prefill_tokens if self.chunked_req.bros.is_rt else self.plan.be_prefill_tokens
             )
-            self.policy.chunk_limit = share // self.page_size * self.page_size
+            left = len(self.chunked_req.full_untruncated_fill_ids) - self.chunked_req.prefix_len
+            # A chunk ends with a page, but for the last one.
+            self.policy.chunk_limit = share if share >= left else share // self.page_size * self.page_size
             if self.policy.chunk_limit == 0:
                 return not running_batch.is_empty() or self._force_chunk()
         return not self.plan.has_prefill and not running_batch.is_empty()
+
+    def _note_given_up(self) -> None:
+        """Remember whom the plan gives up, so that they stand behind those that can be on time."""
+        if not self.plan.lost:
+            self._given_up = frozenset()
+            return
+        window = self.waiting_queue.window(self.clock.now_s, with_be=False)
+        if self.chunked_req is not None and self.chunked_req.bros.is_rt:
+            window.insert(0, self.chunked_req)
+        self._given_up = frozenset(id(window[position]) for position in self.plan.lost)
 
     def _force_chunk(self) -> bool:
         """Let a chunk in flight move where nothing else could run."""
@@ -284,10 +314,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         now_s = self.clock.now_s
         start_s = now_s
         if self.enable_overlap and self.last_batch is not None:
-            start_s += self.meter.in_flight_s(self.forward_ct, now_s, self._launch_s)
+            start_s += self.meter.in_flight_s(self.forward_ct, now_s)
         base = self.bros_settings.deadline_base
         rt_rows = rt_context = be_rows = be_context = be_protected = 0
-        rt_next_due_s = rt_tightest_tpot_s = _INFINITY
+        rt_next_due_s = rt_tightest_tpot_s = rt_latest_s = _INFINITY
         for req in running_batch.reqs:
             kv_tokens = req.kv.kv_committed_len
             state: ReqState = req.bros
@@ -306,8 +336,15 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
                 slo=state.slo,
                 base=base,
             )
+            state.next_due_s = due_s
+            tpot_s = state.slo.tpot_s
+            if tpot_s < self.plan.rt_pace_s:
+                # Not even real-time work alone could keep this pace: it is given the share of an attainable one.
+                tpot_s = ATTAINABLE_PACES * self.plan.rt_pace_s
+                due_s = start_s + tpot_s
             rt_next_due_s = min(rt_next_due_s, due_s)
-            rt_tightest_tpot_s = min(rt_tightest_tpot_s, state.slo.tpot_s)
+            rt_tightest_tpot_s = min(rt_tightest_tpot_s, tpot_s)
+            rt_latest_s = min(rt_latest_s, latest_catching_up(due_s, tpot_s, self.room.expected_remaining(req)))
 
         chunked = self.chunked_req
         if chunked is not None and not chunked.bros.is_rt:
@@ -335,6 +372,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             rt_context=rt_context,
             rt_next_due_s=rt_next_due_s,
             rt_tightest_tpot_s=rt_tightest_tpot_s,
+            rt_latest_s=rt_latest_s,
             be_rows=be_rows,
             be_context=be_context,
             be_prefill_tokens=be_tokens,
@@ -356,7 +394,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Let SGLang's admission loop see the front of the queue, in order."""
         queue: WaitingQueue = self.waiting_queue
         with_be = self.plan.be_prefill_tokens > 0
-        window = queue.window(self.clock.now_s, with_be=with_be)
+        window = queue.window(self.clock.now_s, with_be=with_be, given_up=self._given_up)
         if self.is_mixed_chunk and self.plan.has_prefill:
             self._park_rows(running_batch, all_of_them=True)
         shown = {id(req) for req in window}
@@ -369,8 +407,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in window:
             if id(req) not in still_waiting:
                 queue.take(req)
-                if req.bros.is_rt:
-                    self.room.admitted(req)
+                self.room.admitted(req)
         for req in left:
             if id(req) not in shown:  # preempted in this pass, or its grammar became ready
                 queue.append(req)
@@ -443,38 +480,35 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         taken = {id(req) for req in admitted}
         return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
 
-    def best_effort_reserve(self) -> int:
-        """Return the tokens that best-effort admission leaves alone in this pass."""
-        if self.floor.is_due:
-            return 0  # the reserve is what keeps it waiting
-        return self.room.best_effort_reserve(self.tree_cache, self.max_total_num_tokens, self.clock.now_s)
+    def _preemptible(self, batch: Any, *, rt: bool = False) -> list[Any]:
+        """Return the best-effort (or real-time) requests of a batch that may be preempted.
 
-    def _preemptible(self, batch: Any) -> list[Any]:
-        """Return the best-effort requests of a batch that may be preempted."""
+        Not those that end with the next step: by their length, or because they were aborted. Queued again, an
+        aborted request would hold its KV until it ran once more.
+        """
         ending = {id(req) for req in self._reqs_finishing_inflight(batch)}
         return [
             req
             for req in batch.reqs
-            if not req.bros.is_rt and not req.finished() and req.beam_group is None and id(req) not in ending
+            if req.bros.is_rt is rt
+            and not req.finished()
+            and req.to_finish is None
+            and req.beam_group is None
+            and id(req) not in ending
         ]
 
     def preempt_for(self, adder: BrosPrefillAdder, *, tokens: int, slots: int) -> int:
         """Preempt best-effort requests until a real-time one has room; return how many.
 
-        `tokens` is what admission lacks, `slots` how many request slots. Nobody is preempted if all of them
+        `tokens` is what its prompt lacks, `slots` how many request slots. Nobody is preempted if all of them
         together would not make the room.
         """
         batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
         reqs = [req for batch in batches for req in self._preemptible(batch)]
-        in_running = {id(req) for req in adder.running_batch.reqs}
-        # Parked rows are not in the adder's reservations.
-        reserved = [self.room.expected_remaining(req) if id(req) in in_running else 0 for req in reqs]
         chosen = self.room.victims(
-            reqs, reserved, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
+            reqs, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
         )
         for req in chosen:
-            if id(req) in in_running:
-                adder.give_back(req)
             self._release(req)
             adder.preempt_list.append(req)
         self._drop_rows(chosen, *batches)
@@ -492,42 +526,49 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             self.parked = None
 
     def _preempt_for_decode(self, batch: Any) -> None:
-        """Preempt best-effort rows until the others' next tokens fit; SGLang retracts after that."""
+        """Preempt until the others' next tokens fit: best-effort rows, then real-time ones with most slack.
+
+        The last row stays: SGLang ends it if the pool is too small for it alone.
+        """
         batches = [batch] if self.parked is None else [self.parked, batch]
         while not batch.check_decode_mem():
-            reqs = [req for rows in batches for req in self._preemptible(rows)]
-            if len(batch.reqs) == 1 and batch.reqs[0] in reqs:
-                reqs.remove(batch.reqs[0])  # somebody has to run
-            needed = (
-                batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
-            )
-            chosen = (
-                self.room.victims(
-                    reqs,
-                    [0] * len(reqs),
-                    tokens=max(needed, 1),
-                    slots=0,
-                    now_s=self.clock.now_s,
-                    tree=self.tree_cache,
-                )
-                or reqs[:1]
-            )
+            chosen = self._best_effort_victims(batch, batches) or self._real_time_victims(batch)
             if not chosen:
                 return
             for req in chosen:
                 self._release(req)
+                if req.bros.is_rt:
+                    req.bros.due_s = min(req.bros.next_due_s, self.clock.now_s + req.bros.slo.ttft_s)
             self._gave_way += chosen
             self._drop_rows(chosen, *batches)
             if batch.is_empty():
                 return
+
+    def _best_effort_victims(self, batch: Any, batches: list[Any]) -> list[Any]:
+        reqs = [req for rows in batches for req in self._preemptible(rows)]
+        if len(batch.reqs) == 1 and batch.reqs[0] in reqs:
+            reqs.remove(batch.reqs[0])  # somebody has to run
+        needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
+        chosen = self.room.victims(
+            reqs, tokens=max(needed, 1), slots=0, now_s=self.clock.now_s, tree=self.tree_cache
+        )
+        return chosen or reqs[:1]
+
+    def _real_time_victims(self, batch: Any) -> list[Any]:
+        reqs = self._preemptible(batch, rt=True)
+        if reqs and len(reqs) == len(batch.reqs):
+            reqs.remove(min(reqs, key=lambda req: req.bros.next_due_s))  # somebody has to run
+        needed = batch.new_tokens_required_next_decode() - self.token_to_kv_pool_allocator.available_size()
+        return self.room.real_time_victims(
+            reqs, tokens=max(needed, 1), now_s=self.clock.now_s, tree=self.tree_cache
+        )
 
     # -- measuring ------------------------------------------------------------------------------------
 
     def run_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Note what the step computes, then launch it."""
         step = self.forward_ct + 1
-        self.meter.launched(step, shape_of(batch), read_clock())
-        self._launch_s = self.clock.now_s
+        self.meter.launched(step, shape_of(batch), read_clock(), self.clock.now_s)
         result = super().run_batch(batch, *args, **kwargs)
         event = getattr(result, "copy_done", None)
         if isinstance(event, torch.cpu.Event) or (event is None and self.device == "cpu"):
@@ -546,7 +587,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             state: ReqState = req.bros
             if req.finished() and not state.finished:
                 state.finished = True
-                self.room.finished(req, self.clock.now_s)
+                self.room.finished(req)
             if state.warmed or not (req.output_ids or req.finished()):
                 continue
             state.warmed = True
@@ -556,8 +597,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
 
     def _learn(self, measured: tuple[tuple[int, float], ...]) -> None:
         """Teach the model with rank 0's measurements, and complete the records of those steps."""
-        self.meter.learn(measured)
+        self.meter.learn(measured, self.clock.now_s)
         for step, seconds in measured:
+            self.room.step_took(seconds)
             record = self.decisions.ended(step, seconds)
             if record is not None:
                 self.floor.step(
@@ -611,11 +653,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     # -- SGLang's other questions ---------------------------------------------------------------------
 
     def get_internal_state(self, recv_req: Any) -> Any:
-        """Answer `GET /bros/status` on the way of SGLang's own state request."""
-        if recv_req.rid != seams.STATUS_RID:
+        """Answer `GET /bros/status` and the door's questions on the way of SGLang's own state request."""
+        state = self.status_reporter.answer(recv_req.rid, read_clock())
+        if state is None:
             return super().get_internal_state(recv_req)
-        status = self.status_reporter.status(read_clock()).model_dump(mode="json")
-        return GetInternalStateReqOutput(internal_state=status)
+        return GetInternalStateReqOutput(internal_state=state)
 
     def _collect_inflight_batches(self) -> list[Any]:
         return [*super()._collect_inflight_batches(), self.parked]
@@ -635,6 +677,12 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         super()._release_aborted_request(req)
 
     def _add_request_to_queue(self, req: Any, is_retracted: bool = False) -> None:  # noqa: FBT001, FBT002
+        if req.retraction_count and req.to_finish is not None:
+            # Aborted, and lost its seat before the step that would have ended it.
+            self._release_aborted_request(req)
+            reason = req.to_finish.to_json()
+            self.send_abort_output(_make_abort_req(req, finished_reason=reason), req)
+            return
         if not hasattr(req, "bros"):  # a request that SGLang made for itself
             req.bros = ReqState.internal(self.bros_settings, self.clock.now_s, req.rid)
         elif req.bros.is_rt and req.num_matched_prefix_tokens == 0:

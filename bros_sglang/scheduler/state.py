@@ -23,12 +23,15 @@ class ReqState:
     request_class: RequestClass
     slo: Slo
     arrival_s: float
-    due_s: float  # of the first token
+    due_s: float  # of the first token; of the next one after a real-time request lost its seat
     group: Hashable  # best-effort requests with equal groups share a prompt prefix
     urgent_at_s: float | None = None  # when a best-effort request with a completion window moves up
     first_token_s: float | None = None
+    next_due_s: float = float("inf")  # of a running real-time request's next token, as of the last plan
     preemptions: int = 0
     parked_passes: int = 0
+    shared_tokens: int = 0  # cached by others when it was first admitted: its end does not give them back
+    quantile: float = 0.5  # where its output length is taken to lie among its like, 0 to 1
     finished: bool = False  # it was counted among the finished
     warmed: bool = False  # its prompt was computed once, and its group was told
     report: Report = field(default_factory=Report)  # for status and metrics; nothing decides by it

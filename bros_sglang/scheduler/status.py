@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sglang.srt.runtime_context import get_parallel
 
+from bros_sglang import seams
 from bros_sglang.memory.pool_use import PoolUse, pool_use
 from bros_sglang.policies.slack import next_token_due
 from bros_sglang.scheduler.books import Books, ClassBooks, ClassTotals, PassTotals
+from bros_sglang.scheduler.frontiers import FrontierReader
 from bros_sglang.scheduler.last_minute import WINDOW_S, percentile
 from bros_sglang.status import (
     ClassKv,
@@ -25,10 +27,10 @@ from bros_sglang.status import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bros_sglang.memory.two_ended_free_list import Frontiers
     from bros_sglang.scheduler.scheduler import BrosScheduler
 
 _LOOKED_AT: Final = 1000  # waiting requests among which the oldest is sought
-_FRONTIERS_EVERY_S: Final = 5.0  # on a GPU, where reading them waits for the device
 
 
 class ClassLoad(NamedTuple):
@@ -57,7 +59,7 @@ class StatusReporter:
         self._scheduler = scheduler
         self._books = books
         self._started_s = started_s
-        self._frontiers: tuple[float, int, int] | None = None  # (when, BE's, RT's), token slots
+        self._frontiers: FrontierReader | None = None
 
     def load(self) -> Load:
         """Count requests and KV; O(running requests)."""
@@ -77,6 +79,13 @@ class StatusReporter:
             pool_tokens=use.total,
             running=running,
         )
+
+    def answer(self, rid: str | None, now_s: float) -> dict[str, Any] | None:
+        """Answer a question that the HTTP server marked as bros's; None if it is not."""
+        if rid == seams.QUEUED_RID:
+            queue = self._scheduler.waiting_queue
+            return {"rt": len(queue.rt), "be": len(queue.be)}
+        return self.status(now_s).model_dump(mode="json") if rid == seams.STATUS_RID else None
 
     def status(self, now_s: float) -> SchedulerStatus:
         """Put the status together; `now_s` on this process's monotonic clock."""
@@ -115,17 +124,38 @@ class StatusReporter:
         scheduler = self._scheduler
         allocator = scheduler.token_to_kv_pool_allocator
         page = int(allocator.page_size)
-        known = self._frontiers
-        if known is None or scheduler.device == "cpu" or now_s - known[0] >= _FRONTIERS_EVERY_S:
-            ends = allocator.frontiers()
-            known = self._frontiers = (now_s, ends.be_frontier * page, (ends.rt_frontier - 1) * page)
+        # On a CPU the exact ends cost no wait.
+        exact = allocator.frontiers() if scheduler.device == "cpu" else None
+        rt_frontier, be_frontier = self.frontier_tokens(now_s, exact) or (None, None)
         return KvStatus(
             pool_tokens=load.pool_tokens,
             free_tokens=load.free_tokens,
             page_size=page,
-            be_frontier=known[1],
-            rt_frontier=known[2],
+            be_frontier=be_frontier,
+            rt_frontier=rt_frontier,
         )
+
+    def frontier_tokens(self, now_s: float, ends: Frontiers | None = None) -> tuple[int, int] | None:
+        """Return real-time's and best-effort's end of the pool, token slots; None before the first reading.
+
+        Without `ends` they are some seconds old, and reading them waits for nothing.
+        """
+        allocator = self._scheduler.token_to_kv_pool_allocator
+        if ends is None:
+            if self._frontiers is None:
+                self._frontiers = FrontierReader(allocator)
+            ends = self._frontiers.latest(now_s)
+        page = int(allocator.page_size)
+        return None if ends is None else ((ends.rt_frontier - 1) * page, ends.be_frontier * page)
+
+    def targets_s(self) -> tuple[float, float]:
+        """Return the TTFT and TPOT targets of real-time requests that name none, seconds."""
+        settings = self._scheduler.bros_settings
+        return settings.ttft_ms / 1e3, settings.tpot_ms / 1e3
+
+    def held_tokens(self) -> int:
+        """Return the KV tokens that preempted requests keep and would give up for real-time ones."""
+        return int(self._scheduler.tree_cache.held.ledger.held_tokens)
 
     def _slack(self, running: Iterable[Any], now_s: float) -> SlackStatus:
         tightest_s, tightest_rid = None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from bros_sglang.policies.step_time import StepShape, StepTimeModel, pairs
@@ -28,11 +29,12 @@ def shape_of(batch: Any) -> StepShape:
 class _Launched:
     """A step that was launched and has not ended."""
 
-    __slots__ = ("launched_s", "predicted_s", "shape")
+    __slots__ = ("agreed_s", "launched_s", "predicted_s", "shape")
 
-    def __init__(self, shape: StepShape, launched_s: float, predicted_s: float) -> None:
+    def __init__(self, shape: StepShape, launched_s: float, agreed_s: float, predicted_s: float) -> None:
         self.shape = shape
-        self.launched_s = launched_s
+        self.launched_s = launched_s  # on this rank's clock
+        self.agreed_s = agreed_s  # no earlier than this, on the agreed clock, it could begin
         self.predicted_s = predicted_s
 
 
@@ -51,9 +53,9 @@ class StepMeter:
         self._launched: dict[int, _Launched] = {}
         self._last_end_s = 0.0
 
-    def launched(self, step: int, shape: StepShape, now_s: float) -> None:
-        """Note that step number `step` was launched."""
-        self._launched[step] = _Launched(shape, now_s, self.model.predict(shape))
+    def launched(self, step: int, shape: StepShape, now_s: float, agreed_s: float) -> None:
+        """Note that step number `step` was launched, on this rank's clock and on the agreed one."""
+        self._launched[step] = _Launched(shape, now_s, agreed_s, self.model.predict(shape))
         if len(self._launched) > 64:  # steps whose results were never processed (an engine pause, say)
             del self._launched[next(iter(self._launched))]
 
@@ -69,15 +71,25 @@ class StepMeter:
         measured, self.measured = tuple(self.measured), []
         return measured
 
-    def learn(self, measured: tuple[tuple[int, float], ...]) -> None:
-        """Teach the model with rank 0's measurements."""
+    def learn(self, measured: tuple[tuple[int, float], ...], agreed_s: float) -> None:
+        """Teach the model with rank 0's measurements, which arrived at the agreed time `agreed_s`."""
         for step, seconds in measured:
             entry = self._launched.pop(step, None)
             if entry is not None:
                 self.last_predicted_s, self.last_actual_s = entry.predicted_s, seconds
                 self.model.observe(entry.shape, seconds)
+            following = self._launched.get(step + 1)
+            if following is not None:
+                # It was queued behind the one that ended: it begins now, not at its launch.
+                following.agreed_s = max(following.agreed_s, agreed_s)
 
-    def in_flight_s(self, step: int, agreed_now_s: float, agreed_launch_s: float) -> float:
-        """Return the predicted time until step number `step` ends, given the agreed time of its launch."""
-        entry = self._launched.get(step)
-        return 0.0 if entry is None else max(0.0, agreed_launch_s + entry.predicted_s - agreed_now_s)
+    def in_flight_s(self, step: int, agreed_now_s: float) -> float:
+        """Return the predicted time until step number `step`, the last one launched, ends."""
+        end_s = -math.inf
+        for number in (step - 1, step):
+            entry = self._launched.get(number)
+            if entry is not None:
+                # Steps run one after the other: a queued one begins when the one before it ends.
+                begin_s = max(entry.agreed_s, end_s)
+                end_s = begin_s + entry.predicted_s
+        return max(0.0, end_s - agreed_now_s)

@@ -57,12 +57,22 @@ class WaitingQueue:
         """Take a request out; tell whether it was there."""
         return self.rt.discard(req) or self.be.discard(req)
 
-    def window(self, now_s: float, *, with_be: bool) -> list[Any]:
-        """Return the requests that a pass looks at, in order of preference."""
+    def window(
+        self, now_s: float, *, with_be: bool, given_up: frozenset[int] = frozenset()
+    ) -> list[Any]:
+        """Return the requests that a pass looks at, in order of preference.
+
+        given_up: ids of real-time requests that stand behind the others, unless they have waited too long.
+        """
         front = self.rt.head(RT_WINDOW, now_s)
+        if given_up:
+            front.sort(key=lambda req: id(req) in given_up and not self._is_long_late(req, now_s))
         if with_be:
             front += self.be.head(BE_WINDOW, now_s)
         return front
+
+    def _is_long_late(self, req: Any, now_s: float) -> bool:
+        return bool(now_s - req.bros.due_s > req.bros.slo.ttft_s * self._lost_patience)
 
     def take(self, req: Any) -> None:
         """Take out a request that the pass admitted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 from bros_sglang.evals.live import probe
@@ -46,16 +47,22 @@ class Campaign:
     policies: Sequence[LivePolicy]
     rounds: int = 1
     url: str | None = None  # of a server that runs already: then none is started
-    command: Sequence[str] = ()  # of a server; a policy's flags are added to it
+    command: Sequence[str] = ()  # of SGLang's server; a policy's flags are added to it
+    model: str = ""  # what `{model}` stands for in the command of another engine
     env: dict[str, str] = field(default_factory=dict)
     api: str = "auto"
 
     def order(self) -> list[tuple[int, LivePolicy]]:
-        """Return (round, policy) as they run; each round begins with another policy: all share drift."""
+        """Return (round, policy) as they run; each round begins with another server: all share drift.
+
+        Policies on one server that follow each other stay together: it is started once a round for them.
+        """
+        groups = [list(group) for _, group in groupby(self.policies, key=lambda policy: policy.server)]
         return [
-            (number, self.policies[(number + index) % len(self.policies)])
+            (number, policy)
             for number in range(self.rounds)
-            for index in range(len(self.policies))
+            for index in range(len(groups))
+            for policy in groups[(number + index) % len(groups)]
         ]
 
 
@@ -79,11 +86,11 @@ def run_campaign(campaign: Campaign, folder: Path, observer: Observer) -> list[O
     try:
         with contextlib.ExitStack() as stack:
             server: ServerProcess | None = None
-            flags: tuple[str, ...] | None = None
+            running: tuple[object, ...] | None = None
             for number, policy in campaign.order():
-                if campaign.url is None and (server is None or policy.flags != flags):
+                if campaign.url is None and (server is None or policy.server != running):
                     stack.close()
-                    flags = policy.flags
+                    running = policy.server
                     server = stack.enter_context(_server(campaign, folder, observer, policy, number))
                 url = campaign.url or (server.url if server is not None else "")
                 try:
@@ -105,9 +112,10 @@ def _server(
     campaign: Campaign, folder: Path, observer: Observer, policy: LivePolicy, number: int
 ) -> ServerProcess:
     return ServerProcess(
-        [*campaign.command, *policy.flags],
-        folder / f"server-{policy.name}-{number + 1}.log",
-        env=campaign.env,
+        policy.command or [*campaign.command, *policy.flags],
+        folder / f"server-{policy.name.replace(' ', '-')}-{number + 1}.log",
+        env={**campaign.env, **dict(policy.env)},
+        placeholders={"model": campaign.model} if policy.command else None,
         on_wait=lambda waited_s: observer.starting(policy, number, waited_s),
     )
 

@@ -8,7 +8,7 @@ connection per request and records no tokens of a request that is cut off.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -58,6 +58,7 @@ class Dialect(ABC):
     model: str = "default"
 
     path: str = ""
+    tells_preemptions: bool = False  # per request
 
     def priority(self, request: WorkloadRequest) -> int:
         """Return the stock priority of a request's class."""
@@ -78,9 +79,11 @@ class SGLangDialect(Dialect):
     """SGLang's native /generate."""
 
     path: str = "/generate"
+    tells_preemptions: bool = True
+    rid_prefix: str | None = None  # told to the server with our request ids; prompts follow from both
 
     def body(self, request: WorkloadRequest) -> bytes:
-        """Return the body; the rid is ours, so that server logs can be matched."""
+        """Return the body; its request id is the server's choice unless there is a `rid_prefix`."""
         sampling: dict[str, Any] = {
             "temperature": 0.0,
             "max_new_tokens": request.output_tokens,
@@ -89,14 +92,16 @@ class SGLangDialect(Dialect):
         }
         if request.request_class is RequestClass.BE:
             sampling["stream_interval"] = BE_STREAM_INTERVAL
-        return orjson.dumps(
-            {
-                "input_ids": prompt_token_ids(request, self.vocab_size).tolist(),
-                "sampling_params": sampling,
-                "priority": self.priority(request),
-                "stream": True,
-            }
-        )
+        body = {
+            "input_ids": prompt_token_ids(request, self.vocab_size).tolist(),
+            "sampling_params": sampling,
+            "priority": self.priority(request),
+            "stream": True,
+        }
+        if self.rid_prefix is not None:
+            own = replace(request, rid=self.rid_prefix + request.rid)
+            body |= {"rid": own.rid, "input_ids": prompt_token_ids(own, self.vocab_size).tolist()}
+        return orjson.dumps(body)
 
     def read(self, event: bytes, progress: Progress) -> None:
         """Take an event; its counts are cumulative, so each replaces what the earlier ones said."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from bros_sglang.evals.live.dialect import Progress, split_events
 from bros_sglang.evals.live.errors import LiveError
+from bros_sglang.evals.live.state import StateSampler
 from bros_sglang.evals.metrics.record import RequestRecord, TokenTimes
 from bros_sglang.evals.metrics.run import Run, RunFacts
 from bros_sglang.request_class import RequestClass
@@ -77,6 +78,7 @@ class LoadGenerator:
         self._gone = asyncio.Event()
         key = os.environ.get("OPENAI_API_KEY")
         self._auth = {"Authorization": f"Bearer {key}"} if key else {}
+        self._sampler = StateSampler(url, self._auth, self._now_s)
         self.state = LoadState()
 
     def _now_s(self) -> float:
@@ -102,12 +104,14 @@ class LoadGenerator:
     ) -> Run:
         plan = self._plan
         rt_bodies = _prepared(plan.rt, self._dialect)
+        await self._sampler.find(session)
         cpu_start_s = time.process_time()
         self._start = time.perf_counter()
         rt = asyncio.create_task(self._send(session, plan.rt, rt_bodies))
         be = asyncio.create_task(self._send(session, plan.be, {}))
         gone: asyncio.Task[Any] = asyncio.create_task(self._gone.wait())
         ticker = asyncio.create_task(self._tick(on_tick, tick_s))
+        sampler = asyncio.create_task(self._sampler.run(session))
         only_be = plan.rt is None
         try:
             await asyncio.wait({gone}, timeout=plan.end_s - self._now_s())
@@ -122,7 +126,7 @@ class LoadGenerator:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     raise error
         finally:
-            tasks: list[asyncio.Task[Any]] = [rt, be, gone, ticker]
+            tasks: list[asyncio.Task[Any]] = [rt, be, gone, ticker, sampler]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,7 +136,7 @@ class LoadGenerator:
         return self._run_of(cpu_share)
 
     def _run_of(self, cpu_share: float) -> Run:
-        lags = np.array(self._lags_s or [0.0])
+        lags, sampler = np.array(self._lags_s or [0.0]), self._sampler
         client = {
             "cpu_share": cpu_share,  # of one core, while requests arrived
             "lag_ms_p99": float(np.percentile(lags, 99)) * 1000.0,  # arrivals sent late
@@ -142,7 +146,14 @@ class LoadGenerator:
             start_s=self._plan.warmup_s,
             end_s=self._plan.end_s,
             wall_s=self._now_s(),
-            extra={"client": client},
+            clock_zero_s=self._start,
+            passes=sampler.counted("passes"),
+            recomputed_tokens=sampler.counted("recomputed_tokens"),
+            loaded_back_tokens=sampler.counted("loaded_back_tokens"),
+            preemptions=sampler.counted("preemptions"),
+            knows_preemptions=self._dialect.tells_preemptions,
+            samples=sampler.samples,
+            extra={"client": client, "server_state": {"from": sampler.source}},
         )
         records = sorted(self._records, key=lambda record: (record.arrival_s, record.rid))
         return Run(records, facts)

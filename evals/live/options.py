@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from bros_sglang.evals.live.campaign import Campaign
 from bros_sglang.evals.live.errors import LiveError
 from bros_sglang.evals.live.load import LoadPlan
-from bros_sglang.evals.live.policy_flags import LivePolicy, choose
-from bros_sglang.evals.live.sglang_command import TINY_ENV, sglang_command, tiny_server_command
+from bros_sglang.evals.live.policy_flags import LivePolicy, bounds_of, choose, engine
+from bros_sglang.evals.live.sglang_command import TINY_ENV, TINY_FLAGS, sglang_command, tiny_model_in
 from bros_sglang.evals.workloads.spec import parse_workload
 from bros_sglang.request_class import RequestClass
 
@@ -40,6 +40,7 @@ class LiveOptions:
     tpot_ms: float
     seed: int
     api: str
+    servers: tuple[str, ...] = ()
 
 
 def plan_of(options: LiveOptions) -> LoadPlan:
@@ -76,20 +77,31 @@ def policies_of(options: LiveOptions, plan: LoadPlan) -> list[LivePolicy]:
         raise LiveError(f"--api {options.api!r}: give auto, sglang or openai")
     if options.url is not None:
         chosen = [LivePolicy(options.label, (), f"the server at {options.url}")]
+        if options.servers:
+            raise LiveError("--url measures a server that runs, --server starts some: give one of the two")
         if options.bounds:
-            about = "the same server"
-            chosen.insert(
-                0, LivePolicy(f"{options.label} rt-alone", (), f"RT without BE on {about}", be=False)
-            )
-            chosen.insert(
-                1, LivePolicy(f"{options.label} be-alone", (), f"BE without RT on {about}", rt=False)
-            )
+            chosen = [*bounds_of(chosen[0]), *chosen]
     else:
-        chosen = choose(options.policies)
+        chosen = [] if options.policies == "none" else choose(options.policies)
+        for text in options.servers:
+            chosen.extend(_engine_policies(engine(text), plan, be_alone=options.bounds))
+        names = [policy.name for policy in chosen]
+        if not names:
+            raise LiveError("--policies none: give a --server, then")
+        if len(set(names)) != len(names):
+            raise LiveError(f"{', '.join(names)}: give each --server a name of its own")
     for policy in chosen:
         if not (policy.rt and plan.rt) and not (policy.be and plan.be):
             raise LiveError(f"policy {policy.name!r} sends only a class whose workload is none")
     return chosen
+
+
+def _engine_policies(policy: LivePolicy, plan: LoadPlan, *, be_alone: bool) -> list[LivePolicy]:
+    """Return an engine's own RT alone, with `be_alone` its BE alone, and itself under both."""
+    if plan.rt is None or plan.be is None:
+        return [policy]
+    rt_alone, be_only = bounds_of(policy)
+    return [rt_alone, *([be_only] if be_alone else []), policy]
 
 
 def campaign_of(options: LiveOptions, plan: LoadPlan, policies: list[LivePolicy], scratch: Path) -> Campaign:
@@ -101,7 +113,11 @@ def campaign_of(options: LiveOptions, plan: LoadPlan, policies: list[LivePolicy]
     except ValueError as error:
         raise LiveError(f"--server-args: {error}") from error
     if options.model_path is None:
-        command, env = [*tiny_server_command(scratch), *extra], TINY_ENV
+        model = str(tiny_model_in(scratch))
+        command, env = sglang_command(model, [*TINY_FLAGS, *extra]), TINY_ENV
     else:
-        command, env = sglang_command(options.model_path, extra), {}
-    return Campaign(plan, policies, options.rounds, command=command, env=dict(env), api=options.api)
+        model = options.model_path
+        command, env = sglang_command(model, extra), {}
+    return Campaign(
+        plan, policies, options.rounds, command=command, model=model, env=dict(env), api=options.api
+    )

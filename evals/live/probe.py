@@ -44,12 +44,31 @@ def pool_tokens(url: str) -> int | None:
     return max((size for size in sizes if isinstance(size, int)), default=None)
 
 
+def drain(url: str) -> None:
+    """Abort what is left on an SGLang server and wait until it is idle; its cache stays as it is."""
+    url = url.rstrip("/")
+    give_up = time.monotonic() + IDLE_TIMEOUT_S
+    with contextlib.suppress(httpx.HTTPError), httpx.Client(timeout=10.0, trust_env=False) as client:
+        while client.post(f"{url}/abort_request", json={"abort_all": True}).status_code == httpx.codes.OK:
+            loads = (_get(f"{url}/v1/loads") or {}).get("loads") or []
+            if not any(load.get("num_running_reqs") or load.get("num_waiting_reqs") for load in loads):
+                return
+            if time.monotonic() > give_up:
+                raise LiveError(f"{url} did not become idle within {IDLE_TIMEOUT_S:.0f} s after the run")
+            time.sleep(0.1)
+
+
 def settle(url: str) -> None:
-    """Abort what is left on an SGLang server and empty its cache; any other server is left as it is."""
+    """Abort what is left on an SGLang server and empty its cache.
+
+    vLLM drops what a client no longer waits for by itself, and empties its cache where it runs with
+    VLLM_SERVER_DEV_MODE=1; any other server is left as it is.
+    """
     url = url.rstrip("/")
     give_up = time.monotonic() + IDLE_TIMEOUT_S
     with contextlib.suppress(httpx.HTTPError), httpx.Client(timeout=10.0, trust_env=False) as client:
         if client.post(f"{url}/abort_request", json={"abort_all": True}).status_code != httpx.codes.OK:
+            client.post(f"{url}/reset_prefix_cache")
             return
         # The cache is flushed only when nothing runs any more.
         while client.post(f"{url}/flush_cache").status_code != httpx.codes.OK:

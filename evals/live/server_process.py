@@ -41,10 +41,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
 class ServerProcess:
     """Run a server command from `with` to its end; its output goes to a log file.
 
-    `command` is completed with `--host` and `--port`. The server is up when GET /health answers 200.
+    `command` is completed with `--host` and `--port`; with `placeholders` it is taken as it is but for those
+    and `{port}`, which are filled in. The server is up when GET /health answers 200, or, where it knows no
+    such path, GET /v1/models.
     """
 
     def __init__(
@@ -53,13 +61,17 @@ class ServerProcess:
         log: Path,
         *,
         env: Mapping[str, str] | None = None,
+        placeholders: Mapping[str, str] | None = None,
         timeout_s: float = START_TIMEOUT_S,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        self._command = [*command, "--host", "127.0.0.1", "--port", str(self.port)]
+        if placeholders is None:
+            self._command = [*command, "--host", "127.0.0.1", "--port", str(self.port)]
+        else:
+            self._command = [_filled(word, {**placeholders, "port": str(self.port)}) for word in command]
         self._env = {**os.environ, **(env or {})}
         self._timeout_s = timeout_s
         self._on_wait = on_wait
@@ -105,7 +117,10 @@ class ServerProcess:
                 if waited_s > self._timeout_s:
                     raise LiveError(f"the server was not up after {waited_s:.0f} s.\n{self.log_tail()}")
                 with contextlib.suppress(httpx.HTTPError):
-                    if client.get(f"{self.url}/health").status_code == httpx.codes.OK:
+                    answer = client.get(f"{self.url}/health").status_code
+                    if answer == httpx.codes.NOT_FOUND:
+                        answer = client.get(f"{self.url}/v1/models").status_code
+                    if answer == httpx.codes.OK:
                         return
                 if self._on_wait is not None:
                     self._on_wait(waited_s)

@@ -34,7 +34,12 @@ def sglang_command(model: Path | str, flags: Sequence[str] = ()) -> list[str]:
 
 
 def tiny_server_command(folder: Path) -> list[str]:
-    """Build the tiny model in `folder` and return the command that serves it on the CPU.
+    """Build the tiny model in `folder` and return the command that serves it on the CPU."""
+    return sglang_command(tiny_model_in(folder), TINY_FLAGS)
+
+
+def tiny_model_in(folder: Path) -> Path:
+    """Build the tiny model in `folder` and return its path. Raises LiveError where that fails.
 
     It is built by a process of its own: this one drives the load, and stays free of torch and its threads.
     """
@@ -45,4 +50,4 @@ def tiny_server_command(folder: Path) -> list[str]:
     )
     if done.returncode != 0:
         raise LiveError(f"the tiny model could not be built:\n{done.stderr[-2000:]}")
-    return sglang_command(model, TINY_FLAGS)
+    return model

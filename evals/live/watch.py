@@ -63,7 +63,7 @@ class Watch:
         name = self._name(policy, round_number)
         if self._said != (name, 0):
             self._said = (name, 0)
-            self._plain(f"{name}: starting a server ({' '.join(policy.flags)})")
+            self._plain(f"{name}: starting a server ({' '.join(policy.command or policy.flags)})")
         self._progress.update(self._task, name=name, note=f"server starting, {waited_s:.0f} s", completed=0)
 
     def running(self, policy: LivePolicy, round_number: int, state: LoadState) -> None:

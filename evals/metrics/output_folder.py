@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN_FILE = "run.json"  # there from the start of a run: an interrupted one is recognised too
-_OWN_SUFFIXES = (".json", ".parquet", ".csv", ".png", ".html", ".log", ".txt")
+_OWN_SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".png", ".html", ".log", ".txt")
 
 
 class OutputFolderError(ValueError):

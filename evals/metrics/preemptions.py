@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 
 @metric("preemptions")
-def preemptions(run: Run) -> int:
-    """Return the preemptions of all requests."""
-    return sum(record.preemptions for record in run.records)
+def preemptions(run: Run) -> int | None:
+    """Return the preemptions of all requests, as the server counts them where it does."""
+    if run.facts.preemptions is not None:
+        return run.facts.preemptions
+    return sum(record.preemptions for record in run.records) if run.facts.knows_preemptions else None
 
 
 @metric("rt", "preemptions")
-def rt_preemptions(run: Run) -> int:
+def rt_preemptions(run: Run) -> int | None:
     """Return the preemptions of RT requests: 0 is the aim."""
-    return sum(record.preemptions for record in run.rt)
+    return sum(record.preemptions for record in run.rt) if run.facts.knows_preemptions else None

@@ -1,4 +1,4 @@
-"""Queue lengths: requests waiting for admission, per class."""
+"""How many requests wait for admission and how many run, per class and in all."""
 
 from __future__ import annotations
 
@@ -9,22 +9,35 @@ import numpy as np
 from bros_sglang.evals.metrics.registry import metric
 
 if TYPE_CHECKING:
-    from bros_sglang.evals.metrics.run import Run
+    from collections.abc import Sequence
+
+    from bros_sglang.evals.metrics.run import Run, StateSample
+
+# Where each stands in a sample.
+_WAITING = {"rt": "rt_waiting", "be": "be_waiting", "all": "waiting"}
+_RUNNING = {"rt": "rt_running", "be": "be_running", "all": "running"}
 
 
 @metric("queue_length")
 def queue_length(run: Run) -> dict[str, dict[str, float | None]]:
     """Return mean, p99 and max of the waiting requests over the samples of the measured part."""
-    inside = [s for s in run.facts.samples if run.facts.start_s <= s.at_s <= run.facts.end_s]
-    out: dict[str, dict[str, float | None]] = {}
-    for request_class in ("rt", "be"):
-        lengths = np.array([getattr(sample, f"{request_class}_waiting") for sample in inside])
-        if lengths.size == 0:
-            out[request_class] = dict.fromkeys(("mean", "p99", "max"))
-        else:
-            out[request_class] = {
-                "mean": float(lengths.mean()),
-                "p99": float(np.percentile(lengths, 99)),
-                "max": float(lengths.max()),
-            }
-    return out
+    return {name: _figures(run.samples, key) for name, key in _WAITING.items()}
+
+
+@metric("running")
+def running(run: Run) -> dict[str, dict[str, float | None]]:
+    """Return mean, p99 and max of the running requests over the samples of the measured part."""
+    return {name: _figures(run.samples, key) for name, key in _RUNNING.items()}
+
+
+def _figures(samples: Sequence[StateSample], key: str) -> dict[str, float | None]:
+    counts = np.array(
+        [count for sample in samples if (count := getattr(sample, key)) is not None], dtype=float
+    )
+    if counts.size == 0:
+        return dict.fromkeys(("mean", "p99", "max"))
+    return {
+        "mean": float(counts.mean()),
+        "p99": float(np.percentile(counts, 99)),
+        "max": float(counts.max()),
+    }

@@ -88,18 +88,47 @@ def _percentile_99(values: list[float]) -> float:
     return sorted(values)[int(0.99 * (len(values) - 1))]
 
 
+class Loaded(NamedTuple):
+    """A scheduler, and the requests that `run` will drive it with."""
+
+    scheduler: Any
+    is_there: Callable[[], bool]  # whether the load is on it now
+    run: Callable[[], None]
+
+
+def build_loaded(policy: str, running: int, waiting: int, folder: Path) -> Loaded:
+    """Build a scheduler for `running` requests with `waiting` more behind them; it may write in `folder`."""
+    tempfile.tempdir = str(folder)
+    spec = policy_spec(policy)
+    config = SchedulerConfig(
+        model_path=write_stub_model(folder / "model", 2048),
+        pool_tokens=running * 600 + 4096,
+        max_running_requests=running,
+        context_length=2048,
+        flags=dict(spec.flags),
+    )
+    scheduler = build_scheduler(config)
+    be = parse_workload(
+        f"uniform:prompt=64-128,output=256-400,outstanding={running + waiting}", RequestClass.BE, seed=0
+    )
+    rt = parse_workload("sharegpt:rate=3,scale=4", RequestClass.RT, seed=0, seconds=60.0)
+
+    def is_there() -> bool:
+        enough = len(scheduler.running_batch.reqs) > 0.8 * running
+        return enough and len(scheduler.waiting_queue) > 0.8 * waiting
+
+    def run() -> None:
+        options = ReplayOptions(seconds=60.0, drain_s=0.0, cpu_s_per_pass=0.0)
+        replay(scheduler, [rt, be], AFFINE, spec.tagging, options)
+        tempfile.tempdir = None
+
+    return Loaded(scheduler, is_there, run)
+
+
 def _measure(policy: str, running: int, waiting: int, passes: int, pipe: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="bros-overhead-") as folder:
-        tempfile.tempdir = folder
-        spec = policy_spec(policy)
-        config = SchedulerConfig(
-            model_path=write_stub_model(Path(folder) / "model", 2048),
-            pool_tokens=running * 600 + 4096,
-            max_running_requests=running,
-            context_length=2048,
-            flags=dict(spec.flags),
-        )
-        scheduler = build_scheduler(config)
+        loaded = build_loaded(policy, running, waiting, Path(folder))
+        scheduler = loaded.scheduler
         timer = _PassTimer()
         queue = scheduler.waiting_queue
         if hasattr(queue, "window"):
@@ -110,25 +139,13 @@ def _measure(policy: str, running: int, waiting: int, passes: int, pipe: Any) ->
         else:
             scheduler.policy.calc_priority = timer.own_work(scheduler.policy.calc_priority)
 
-        def loaded() -> bool:
-            enough = len(scheduler.running_batch.reqs) > 0.8 * running
+        def counts() -> bool:
             if len(timer.whole) >= passes:
                 scheduler.gracefully_exit = True
-            return enough and len(scheduler.waiting_queue) > 0.8 * waiting
+            return loaded.is_there()
 
-        scheduler.get_next_batch_to_run = timer.whole_pass(scheduler.get_next_batch_to_run, loaded)
-        be = parse_workload(
-            f"uniform:prompt=64-128,output=256-400,outstanding={running + waiting}", RequestClass.BE, seed=0
-        )
-        rt = parse_workload("sharegpt:rate=3,scale=4", RequestClass.RT, seed=0, seconds=60.0)
-        replay(
-            scheduler,
-            [rt, be],
-            AFFINE,
-            spec.tagging,
-            ReplayOptions(seconds=60.0, drain_s=0.0, cpu_s_per_pass=0.0),
-        )
-        tempfile.tempdir = None
+        scheduler.get_next_batch_to_run = timer.whole_pass(scheduler.get_next_batch_to_run, counts)
+        loaded.run()
     pipe.send(
         Overhead(
             policy,
@@ -143,18 +160,27 @@ def _measure(policy: str, running: int, waiting: int, passes: int, pipe: Any) ->
     )
 
 
-def measure_overhead(policy: str, running: int, waiting: int, passes: int = 400) -> Overhead:
-    """Time `passes` passes in a process of its own. Raises RuntimeError if that process fails."""
+def in_own_process(name: str, measure: Callable[..., None], *args: Any) -> Any:
+    """Call `measure(*args, pipe)` in a process of its own and return what it sends.
+
+    Raises RuntimeError if that process fails.
+    """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(policy, running, waiting, passes, sender))
+    process = context.Process(target=measure, args=(*args, sender))
     process.start()
     sender.close()
     try:
-        result: Overhead = receiver.recv()
+        result = receiver.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"{policy}: the measuring process ended with status {process.exitcode}") from None
+        raise RuntimeError(f"{name}: the measuring process ended with status {process.exitcode}") from None
     process.terminate()  # SGLang's threads need no farewell
     process.join()
+    return result
+
+
+def measure_overhead(policy: str, running: int, waiting: int, passes: int = 400) -> Overhead:
+    """Time `passes` passes in a process of its own. Raises RuntimeError if that process fails."""
+    result: Overhead = in_own_process(policy, _measure, policy, running, waiting, passes)
     return result

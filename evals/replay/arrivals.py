@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bros_sglang.evals.replay.capture import Capture
     from bros_sglang.evals.replay.clock import VirtualClock
     from bros_sglang.evals.replay.feed import Feed
+    from bros_sglang.evals.step_time.frontend import Frontend
 
 POLL_S = 200e-6  # virtual time of one turn of the scheduler's loop that finds nothing to run
 STALL_S = 120.0  # a scheduler that runs nothing for so long, with requests waiting, is stuck
@@ -32,6 +34,8 @@ class Tagging:
     bros_tag: bool = False  # custom_params: {"bros": {"class", "ttft_ms", "tpot_ms"}}
     rt_priority: int | None = None
     be_priority: int | None = None
+    # As load generators ask: admission then reserves the whole answer, and it ends at max_new_tokens.
+    ignore_eos: bool = False
 
     def custom_params(self, request: WorkloadRequest) -> dict[str, Any] | None:
         """Return the request's `custom_params`."""
@@ -55,7 +59,10 @@ def tokenized_request(request: WorkloadRequest, tagging: Tagging, vocab_size: in
     from sglang.srt.sampling.sampling_params import SamplingParams
 
     sampling = SamplingParams(
-        max_new_tokens=request.max_new_tokens, temperature=0.0, custom_params=tagging.custom_params(request)
+        max_new_tokens=request.max_new_tokens,
+        temperature=0.0,
+        ignore_eos=tagging.ignore_eos,
+        custom_params=tagging.custom_params(request),
     )
     sampling.normalize(None)
     token_ids: array[int] = array("q")
@@ -91,13 +98,17 @@ class VirtualArrivals:
         last_seq_len: dict[str, int],
         finished: Callable[[float], bool],
         on_poll: Callable[[], None],
-        frontend_s: float = 0.0,
+        frontend: Frontend,
+        frontend_seed: int = 0,
     ) -> None:
-        """Set up; `finished(now_s)` says when the run is over, `frontend_s` is the way to the scheduler."""
+        """Set up; `finished(now_s)` says when the run is over, `frontend` what lies before the scheduler."""
         self._clock, self._feed, self._capture = clock, feed, capture
         self._tagging, self._vocab_size = tagging, vocab_size
         self._last_seq_len = last_seq_len
-        self._finished, self._on_poll, self._frontend_s = finished, on_poll, frontend_s
+        self._finished, self._on_poll = finished, on_poll
+        self._frontend, self._frontend_seed = frontend, frontend_seed
+        self._under_way: list[tuple[float, int, RequestLog]] = []  # sent, not at the scheduler yet; a heap
+        self._sent = 0
         self._scheduler: Any = None
         self._passes_seen = -1
         self._stalled_since_s: float | None = None
@@ -128,16 +139,28 @@ class VirtualArrivals:
         if self._finished(clock.now_s):
             scheduler.gracefully_exit = True
             return []
+        for request, arrival_s in self._feed.due(clock.now_s):
+            ways = self._frontend.ways(request, self._frontend_seed)
+            log = RequestLog(request, arrival_s, back_s=ways.back_s, last_back_s=ways.last_s)
+            self._capture.sent(log)
+            self._sent += 1
+            heapq.heappush(self._under_way, (arrival_s + ways.in_s, self._sent, log))
         arrived = []
-        for request, arrival_s in self._feed.due(clock.now_s - self._frontend_s):
-            self._capture.sent(RequestLog(request, arrival_s))
+        while self._under_way and self._under_way[0][0] <= clock.now_s:
+            request = heapq.heappop(self._under_way)[2].request
             self._last_seq_len[request.rid] = request.prompt_tokens + request.output_tokens - 1
             arrived.append(tokenized_request(request, self._tagging, self._vocab_size))
         return arrived
 
+    def _next_s(self) -> float | None:
+        """Return when the next request reaches the scheduler or is sent; None where nothing will come."""
+        sent_s = self._feed.next_send_s()
+        if not self._under_way:
+            return sent_s
+        return min(self._under_way[0][0], sent_s) if sent_s is not None else self._under_way[0][0]
+
     def _nothing_ran(self) -> None:
-        clock, next_s = self._clock, self._feed.next_arrival_s()
-        next_s = None if next_s is None else next_s + self._frontend_s
+        clock, next_s = self._clock, self._next_s()
         if self._scheduler.is_fully_idle():
             self._stalled_since_s = None
             if next_s is not None:

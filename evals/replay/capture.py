@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Capture:
     """Stamps each token when the scheduler gives it out, and tells the feed what ended."""
 
-    def __init__(self, clock: VirtualClock, finished: Callable[[str], None]) -> None:
+    def __init__(self, clock: VirtualClock, finished: Callable[[str, float], None]) -> None:
         self.logs: dict[str, RequestLog] = {}
         self.open = 0  # requests sent and not ended
         self.open_rt = 0  # the RT ones among them
@@ -40,9 +40,12 @@ class Capture:
                 continue  # under overlap a finished request comes by twice (its delayed token)
             log = self.logs[req.rid]
             token_s = log.token_s
-            for _ in range(len(req.output_ids) - len(token_s)):
-                token_s.append(now_s)
+            new = len(req.output_ids) - len(token_s)
+            for _ in range(new):
+                token_s.append(now_s + log.back_s)
             if ended:
+                if new > 0:
+                    token_s[-1] = max(now_s + log.last_back_s, token_s[-2] if len(token_s) > 1 else 0.0)
                 req.finished_output = True
                 if req.finished_len is None:
                     req.finished_len = len(req.output_ids)
@@ -60,11 +63,12 @@ class Capture:
             self._end(log, str((reason or {}).get("message") or "aborted"))
 
     def _end(self, log: RequestLog, error: str | None) -> None:
-        log.finish_s = self._clock.now_s
+        heard_s = log.token_s[-1] if error is None and log.token_s else self._clock.now_s + log.back_s
+        log.finish_s = heard_s
         log.error = error
         self.open -= 1
         self.open_rt -= log.request.request_class is RequestClass.RT
-        self._finished(log.request.rid)
+        self._finished(log.request.rid, heard_s)
 
 
 def capturing_streamer(streamer: Any, take: Callable[[Sequence[Any], Any], None]) -> Any:

@@ -101,7 +101,8 @@ def jobs_for(options: CompareOptions) -> list[ReplayJob]:
                     seconds=options.seconds,
                     drain_s=options.drain_s,
                     cpu_s_per_pass=0.0 if step_time.blocking else options.cpu_us_per_pass * 1e-6,
-                    frontend_s=step_time.frontend_s,
+                    frontend=step_time.frontend,
+                    frontend_seed=options.seed,
                     extra_flags={**flags.get("", {}), **flags.get(spec.name, {})},
                 )
             )

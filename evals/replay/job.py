@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bros_sglang.evals.step_time.frontend import Frontend
+
 if TYPE_CHECKING:
     from bros_sglang.evals.metrics.record import RequestRecord
     from bros_sglang.evals.metrics.run import RunFacts
@@ -32,7 +34,8 @@ class ReplayJob:
     seconds: float
     drain_s: float
     cpu_s_per_pass: float
-    frontend_s: float = 0.0
+    frontend: Frontend = field(default_factory=Frontend)
+    frontend_seed: int = 0
     measure_from_s: float = 0.0  # what comes before warms up
     extra_flags: dict[str, Any] = field(default_factory=dict)
 

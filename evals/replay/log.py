@@ -21,6 +21,8 @@ class RequestLog:
     cached_tokens: int = 0  # prompt tokens that the prefix cache had
     preemptions: int = 0
     error: str | None = None
+    back_s: float = 0.0  # from the scheduler to the client
+    last_back_s: float = 0.0  # the same for the last token
 
     @property
     def in_flight(self) -> bool:

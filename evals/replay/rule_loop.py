@@ -118,5 +118,5 @@ def run_rule(
                 running.log.finish_s = now_s
                 rule.finish(running)
                 rt_open -= running.is_rt
-                feed.finished(running.log.request.rid)
+                feed.finished(running.log.request.rid, now_s)
     return RuleOutcome(logs, passes, now_s, busy_s)

@@ -14,6 +14,7 @@ from bros_sglang.evals.replay.device import virtual_device_module
 from bros_sglang.evals.replay.feed import Feed
 from bros_sglang.evals.replay.forward import PassCounts, VirtualForward
 from bros_sglang.evals.replay.stand_in import install, real_time_left
+from bros_sglang.evals.step_time.frontend import Frontend
 from bros_sglang.request_class import RequestClass
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class ReplayOptions:
     seconds: float  # requests arrive, and rates are measured, in [0, seconds)
     drain_s: float = 120.0  # how much longer RT requests that arrived by then may take
     cpu_s_per_pass: float = 300e-6
-    frontend_s: float = 0.0  # HTTP server and tokenizer, on the way to the scheduler
+    frontend: Frontend = field(default_factory=Frontend)  # HTTP server and tokenizers, both ways
+    frontend_seed: int = 0
     sample_s: float = 1.0  # how often queues and the KV pool are looked at
 
 
@@ -46,6 +48,7 @@ class ReplayOutcome:
     samples: list[dict[str, Any]] = field(default_factory=list)
     modules_with_real_time: list[str] = field(default_factory=list)
     wall_s: float = 0.0
+    cpu_s: float = 0.0  # of this process: what a machine with other work to do is to be judged by
     own_wall_s: float = 0.0  # of it, spent in this package's stand-ins
     step_times_s: list[tuple[float, float]] = field(default_factory=list)  # (predicted by bros, actual)
 
@@ -174,16 +177,17 @@ def replay(
         last_seq_len=last_seq_len,
         finished=finished,
         on_poll=on_poll,
-        frontend_s=options.frontend_s,
+        frontend=options.frontend,
+        frontend_seed=options.frontend_seed,
     )
     own = Stopwatch()
     _attach(scheduler, clock, capture, forward, arrivals, own)
     install(virtual_time)
     gc.collect()
     gc.freeze()
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     scheduler.run_event_loop()
-    wall_s = time.perf_counter() - started
+    wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     return ReplayOutcome(
         logs=list(capture.logs.values()),
         seconds=options.seconds,
@@ -192,6 +196,7 @@ def replay(
         samples=sampler.samples,
         modules_with_real_time=real_time_left(),
         wall_s=wall_s,
+        cpu_s=cpu_s,
         own_wall_s=own.seconds,
         step_times_s=sampler.step_times_s,
     )

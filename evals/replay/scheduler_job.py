@@ -44,7 +44,8 @@ def run_on_scheduler(job: ReplayJob, progress: Progress | None = None) -> JobRes
                     seconds=job.seconds,
                     drain_s=job.drain_s,
                     cpu_s_per_pass=job.cpu_s_per_pass,
-                    frontend_s=job.frontend_s,
+                    frontend=job.frontend,
+                    frontend_seed=job.frontend_seed,
                 ),
                 progress=progress,
             )
@@ -76,7 +77,9 @@ def _facts(job: ReplayJob, outcome: ReplayOutcome, flags: dict[str, Any]) -> Run
             },
             # Depends on this machine and its load, as `wall_s` does; all else is the same in every run.
             "real_time": {
+                "cpu_s": outcome.cpu_s,
                 "passes_per_s": outcome.passes / outcome.wall_s,
+                "passes_per_cpu_s": outcome.passes / outcome.cpu_s if outcome.cpu_s else None,
                 "sglang_share": sglang_s / outcome.wall_s,
                 "sglang_cpu_us_per_pass": 1e6 * sglang_s / max(1, outcome.passes),
             },

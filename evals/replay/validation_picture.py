@@ -18,7 +18,7 @@ mpl.use("Agg")
 
 
 def draw_validation(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write a PNG: one panel per load and policy with both CDFs, and the ratios of all figures below."""
+    """Write a PNG: per load and policy the CDFs of every round, and below the ratios of all figures."""
     from matplotlib import pyplot as plt  # after the backend is chosen
 
     figure, panels = plt.subplots(
@@ -26,12 +26,17 @@ def draw_validation(comparisons: Sequence[Comparison], path: Path) -> None:
     )
     for column, comparison in enumerate(comparisons):
         upper, lower = panels[0][column], panels[1][column]
-        for label, records, style in (
-            ("live", comparison.live_records, "-"),
-            ("replay", comparison.replay_records, "--"),
-        ):
-            times_ms = _ttfts_ms(records)
-            upper.plot(times_ms, np.arange(1, len(times_ms) + 1) / len(times_ms), style, label=label)
+        for label, runs, style in (("live", comparison.live, "-"), ("replay", comparison.replayed, "--")):
+            for number, run in enumerate(runs):
+                times_ms = _ttfts_ms(run.rt)
+                upper.plot(
+                    times_ms,
+                    np.arange(1, len(times_ms) + 1) / len(times_ms),
+                    style,
+                    color="C0" if label == "live" else "C1",
+                    linewidth=1,
+                    label=label if number == 0 else None,
+                )
         upper.set(
             xscale="log",
             xlabel="RT TTFT, ms",
@@ -43,11 +48,19 @@ def draw_validation(comparisons: Sequence[Comparison], path: Path) -> None:
         ratios = [row["ratio"] or np.nan for row in rows]
         lower.axhspan(0.85, 1.15, color="0.9")
         lower.axhline(1.0, color="0.6", linewidth=1)
-        lower.plot(range(len(rows)), ratios, "o", label="replay")
+        for place, row in enumerate(rows):
+            if row["live"]:
+                lower.plot(
+                    [place] * len(row["live_rounds"]), [v / row["live"] for v in row["live_rounds"]], "_C0"
+                )
+        lower.plot(range(len(rows)), ratios, "oC1", label="replay")
         lower.plot(
-            range(len(rows)), [row["ratio_own_steps"] or np.nan for row in rows], "x", label="own passes' fit"
+            range(len(rows)),
+            [row["ratio_own_steps"] or np.nan for row in rows],
+            "xk",
+            label="own passes' fit",
         )
-        lower.set(ylim=(0.5, 1.5), ylabel="replay / live" if column == 0 else "")
+        lower.set(ylim=(0.5, 1.5), ylabel="over live (bars: its rounds)" if column == 0 else "")
         lower.set_xticks(
             range(len(rows)), [row["figure"] for row in rows], rotation=60, ha="right", fontsize=7
         )

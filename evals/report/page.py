@@ -46,7 +46,12 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("BE fairness", ("be", "jain_fairness"), ".2f"),
     ("preemptions", ("preemptions",), ",.0f"),
     ("recomputed tokens", ("tokens", "recomputed"), ",.0f"),
+    ("loaded back tokens", ("tokens", "loaded_back"), ",.0f"),
     ("prefix hits", ("prefix_hit_rate",), ".1%"),
+    ("waiting", ("queue_length", "all", "mean"), ",.0f"),
+    ("KV held", ("kv_use", "held_mean"), ".0%"),
+    ("tokens arrived", ("tokens", "arrived"), ",.0f"),
+    ("in flight at the end", ("tokens", "in_flight"), ",.0f"),
 )
 
 
@@ -55,6 +60,14 @@ def _cell(result: dict[str, Any], place: tuple[str, ...], form: str) -> str:
     for key in place:
         value = value.get(key) if isinstance(value, dict) else None
     return "–" if value is None else format(value, form)
+
+
+def _books(result_set: ResultSet) -> str:
+    """Say what the token books say, where they balance; where they do not, a warning does."""
+    books = [result["tokens"]["conserved"] for result in result_set.results if "tokens" in result]
+    if not books or not all(books):
+        return ""
+    return "Tokens are conserved: in every run what came in came out, failed, or is in flight."
 
 
 def _warnings(result_set: ResultSet) -> list[str]:
@@ -127,6 +140,7 @@ def write_report(sets: Sequence[ResultSet], folder: Path, title: str) -> Path:
                 "command": _command(result_set.about),
                 "workloads": result_set.about.get("workloads") or {},
                 "warnings": _warnings(result_set),
+                "books": _books(result_set),
                 "pictures": pictures,
                 "rows": [
                     {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls  # type: ignore[import-untyped]
 
-from bros_sglang.evals.step_time.linear import LinearCoefficients, LinearStepTime
+from bros_sglang.evals.step_time.linear import LinearCoefficients, LinearStepTime, Variation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bros_sglang.evals.step_time.step import Step
 
 LEAST_STEPS = 30
+VARIATION_QUANTILES = 200
 # Steps this many times as long as the model says are the machine's doing (a paused process, a page fault
 # storm), not the batch's: left out, and counted.
 OUTLIER_FACTOR = 4.0
@@ -108,6 +109,23 @@ def _solve(features: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArr
     return np.asarray(solution / scale, dtype=np.float64)
 
 
+def _variation(
+    predicted_s: NDArray[np.float64], measured_s: NDArray[np.float64], kept: NDArray[np.bool_]
+) -> Variation:
+    """Return how the passes that the fit kept vary, weighted by time, and the stalls: the others."""
+    factors = measured_s[kept] / predicted_s[kept]
+    order = np.argsort(factors)
+    reached = np.cumsum(predicted_s[kept][order])
+    shares = (np.arange(VARIATION_QUANTILES) + 0.5) / VARIATION_QUANTILES
+    drawn = np.interp(shares * reached[-1], reached, factors[order])
+    stalls = (measured_s - predicted_s)[~kept]
+    return Variation(
+        tuple(round(float(factor), 5) for factor in drawn / drawn.mean()),
+        float(len(stalls) / predicted_s.sum()),
+        tuple(round(float(s), 6) for s in np.quantile(stalls, shares)) if len(stalls) else (),
+    )
+
+
 def fit_steps(
     recorded: Sequence[RecordedStep], name: str, *, blocking: bool, provenance: dict[str, Any] | None = None
 ) -> tuple[LinearStepTime, FitReport]:
@@ -147,6 +165,10 @@ def fit_steps(
     )
     coefficients = LinearCoefficients(**dict(zip(_COLUMNS, map(float, solution), strict=True)))
     model = LinearStepTime(
-        name, coefficients, {**(provenance or {}), "fit": report.summary()}, blocking=blocking
+        name,
+        coefficients,
+        {**(provenance or {}), "fit": report.summary()},
+        blocking=blocking,
+        variation=_variation(features @ solution, seconds, kept),
     )
     return model, report

@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from bros_sglang.evals.step_time.frontend import Frontend
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -37,6 +39,35 @@ class LinearCoefficients:
     load_back_token_s: float = 0.0  # runs beside the computation: the pass takes the longer of both
 
 
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """How measured passes differ from what a model says of them, for `jitter.MeasuredVariation`."""
+
+    factors: tuple[float, ...] = ()  # measured over predicted, each as likely as the others; their mean is 1
+    stalls_per_s: float = 0.0  # pauses of the machine itself, per second that passes take
+    stalls_s: tuple[float, ...] = ()  # by how much those passes took longer, each as likely as the others
+
+    def __post_init__(self) -> None:
+        if self.factors and not 0 < min(self.factors) <= max(self.factors) < 1e3:
+            raise ValueError("factors must be above 0")
+        if not 0 <= self.stalls_per_s < 1e3 or (self.stalls_per_s and not self.stalls_s):
+            raise ValueError("stalls_per_s must be 0 or more, with stalls_s beside it")
+        if self.stalls_s and not 0 <= min(self.stalls_s) <= max(self.stalls_s) < 1e4:
+            raise ValueError("stalls_s must be seconds, 0 or more")
+
+    @classmethod
+    def from_json(cls, data: Any) -> Variation:
+        """Read what `asdict` gives. Raises ValueError where it is something else."""
+        try:
+            return cls(
+                tuple(float(value) for value in data["factors"]),
+                float(data["stalls_per_s"]),
+                tuple(float(value) for value in data["stalls_s"]),
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no variation of passes ({error!r} is missing or wrong)") from error
+
+
 class LinearStepTime:
     """Weighted sum of counts; `load_back_token_s` overlaps with the computation."""
 
@@ -47,18 +78,21 @@ class LinearStepTime:
         provenance: dict[str, Any] | None = None,
         *,
         blocking: bool = False,
-        frontend_s: float = 0.0,
+        frontend: Frontend | None = None,
+        variation: Variation | None = None,
     ) -> None:
         """Set up.
 
         `blocking` says that the device is the CPU itself: launching a pass returns when it is done.
-        `frontend_s` is what HTTP server and tokenizer add to a request's way.
+        `frontend` is what lies between client and scheduler. `variation` says how
+        measured passes differ from this model, which itself does not vary.
         """
         self.name = name
         self.coefficients = coefficients
         self.provenance = provenance or {}
         self.blocking = blocking
-        self.frontend_s = frontend_s
+        self.frontend = frontend or Frontend()
+        self.variation = variation or Variation()
 
     def step_s(self, step: Step) -> float:
         """Return the seconds that the device needs for `step`."""
@@ -83,7 +117,8 @@ class LinearStepTime:
             "name": self.name,
             "coefficients": asdict(self.coefficients),
             "blocking": self.blocking,
-            "frontend_s": self.frontend_s,
+            "frontend": self.frontend.describe(),
+            "variation": asdict(self.variation),
             "provenance": self.provenance,
         }
 
@@ -119,17 +154,17 @@ class LinearStepTime:
                 )
         if not any(given.values()):
             raise StepTimeFileError(f"{path}: every coefficient is zero: a pass would take no time")
-        provenance, frontend_s = data.get("provenance"), data.get("frontend_s", 0.0)
-        if (
-            not isinstance(frontend_s, int | float)
-            or isinstance(frontend_s, bool)
-            or not 0 <= frontend_s < 60
-        ):
-            raise StepTimeFileError(f'{path}: "frontend_s" must be seconds, 0 or more, not {frontend_s!r}')
+        provenance = data.get("provenance")
+        try:
+            frontend = Frontend.from_json(data["frontend"]) if "frontend" in data else Frontend()
+            variation = Variation.from_json(data["variation"]) if "variation" in data else Variation()
+        except ValueError as error:
+            raise StepTimeFileError(f"{path}: {error}") from error
         return cls(
             str(data.get("name") or path.stem),
             LinearCoefficients(**{key: float(value) for key, value in given.items()}),
             provenance if isinstance(provenance, dict) else {},
             blocking=data.get("blocking") is True,
-            frontend_s=float(frontend_s),
+            frontend=frontend,
+            variation=variation,
         )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bros_sglang.evals.live import probe
+from bros_sglang.evals.live.dialect import SGLangDialect
 from bros_sglang.evals.live.load import LoadPlan, run_load
 from bros_sglang.evals.live.server_process import ServerProcess
 from bros_sglang.evals.step_time.fit import fit_steps
 from bros_sglang.evals.step_time.record import read_steps
 from bros_sglang.evals.step_time.recording_server import RECORD_ENV
+from bros_sglang.evals.step_time.request_times import measured_frontend, read_request_times
 from bros_sglang.evals.workloads.spec import parse_workload
 from bros_sglang.request_class import RequestClass
 
@@ -26,18 +27,22 @@ if TYPE_CHECKING:
     from bros_sglang.evals.step_time.fit import FitReport
     from bros_sglang.evals.step_time.linear import LinearStepTime
     from bros_sglang.evals.step_time.record import RecordedStep
+    from bros_sglang.evals.step_time.request_times import RequestTimes
 
-IDLE_PROMPT, IDLE_RATE = 64, 5.0
-# Steps beside each other: (outstanding requests, share of the longest prompt, output tokens).
+# Loads one after the other: RT requests per second, BE outstanding, share of the longest prompt, output
+# tokens. Both classes are there at once in most, as where a model is used: a policy that treats them
+# differently has passes of its own for that.
 PHASES = (
-    (1, 0.5, "8-32"),
-    (3, 0.5, "8-64"),
-    (8, 0.5, "16-64"),
-    (16, 0.4, "16-64"),
-    (24, 0.25, "16-64"),
-    (32, 0.12, "32-96"),
-    (6, 1.0, "2-8"),
+    (8.0, 0, 0.25, "8-48"),
+    (5.0, 3, 0.5, "8-64"),
+    (0.0, 8, 0.5, "16-64"),
+    (8.0, 16, 0.4, "16-64"),
+    (4.0, 24, 0.5, "16-64"),
+    (0.0, 32, 0.12, "32-96"),
+    (8.0, 16, 0.25, "8-32"),
+    (2.0, 6, 1.0, "2-8"),
 )
+AGE_S = 10.0  # by then every slot of a small pool has changed hands several times
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,60 @@ class Profile:
 def recording_command(server_args: Sequence[str]) -> list[str]:
     """Return the command of a server that records its passes."""
     return [sys.executable, "-m", "bros_sglang.evals.step_time.recording_server", *server_args]
+
+
+class ProfileLoad:
+    """The loads of a profile; remembers each run, so that passes and requests can be told from other ones."""
+
+    def __init__(self, url: str, on_phase: Callable[[str], None] = lambda _phase: None) -> None:
+        self._url, self._on_phase = url, on_phase
+        self._dialect = probe.identify(url)
+        self._longest = min((probe.pool_tokens(url) or 8192) // 8, 2048)
+        self.runs: list[Run] = []
+        self.prefixes: list[str] = []  # of each run's request ids, at the server
+
+    def age(self) -> None:
+        """Put load on a fresh server until its pool is as scattered as a server's usually is."""
+        self._on_phase("scattering the pool")
+        self._load(8.0, 24, 0.5, "8-48", AGE_S, "age-")
+
+    def run(self, seconds: float) -> None:
+        """Put every load on the server, for `seconds` in all."""
+        for number, (rate, outstanding, share, output) in enumerate(PHASES):
+            self._on_phase(f"{rate:g} RT/s beside {outstanding} BE")
+            prefix = f"profile-{len(self.runs)}-{number}-"
+            self.runs.append(self._load(rate, outstanding, share, output, seconds / len(PHASES), prefix))
+            self.prefixes.append(prefix)
+
+    def _load(
+        self, rate: float, outstanding: int, share: float, output: str, seconds: float, prefix: str
+    ) -> Run:
+        longest = max(8, int(self._longest * share))
+        lengths = f"uniform:prompt={max(4, longest // 8)}-{longest},output={output}"
+        rt = be = None
+        if rate:
+            spec = f"{lengths},arrivals=uniform,rate={rate}"
+            rt = parse_workload(
+                spec, RequestClass.RT, seconds=seconds, ttft_ms=150.0, tpot_ms=30.0, exact_limit=True
+            )
+        if outstanding:
+            spec = f"{lengths},outstanding={outstanding}"
+            be = parse_workload(spec, RequestClass.BE, seed=outstanding, exact_limit=True)
+        dialect = self._dialect
+        if isinstance(dialect, SGLangDialect):
+            dialect = replace(dialect, rid_prefix=prefix)
+        run = run_load(self._url, dialect, LoadPlan(rt, be, seconds, grace_s=0.5))
+        probe.drain(self._url)
+        return run
+
+    def passes(self, recorded: Sequence[RecordedStep]) -> list[RecordedStep]:
+        """Return the passes that ran while these loads were on the server."""
+        spans = [
+            (run.facts.clock_zero_s, run.facts.clock_zero_s + (run.facts.wall_s or 0.0))
+            for run in self.runs
+            if run.facts.clock_zero_s is not None
+        ]
+        return [step for step in recorded if any(a <= step.launched_s < b for a, b in spans)]
 
 
 def profile_server(
@@ -77,61 +136,33 @@ def profile_server(
     with ServerProcess(
         recording_command(server_args), folder / "server-profile.log", env=recording
     ) as server:
-        idle = load_in_phases(server.url, seconds, on_phase)
+        load = ProfileLoad(server.url, on_phase)
+        load.age()
+        load.run(seconds)
     on_phase("fitting")
-    recorded = read_steps(steps_file)
-    return fitted(recorded, idle, server_args)
+    return fitted(read_steps(steps_file), load, read_request_times(steps_file), server_args)
 
 
-def load_in_phases(url: str, seconds: float, on_phase: Callable[[str], None] = lambda _phase: None) -> Run:
-    """Put a range of loads on a server for about `seconds` in all; return the run of single requests."""
-    dialect = probe.identify(url)
-    longest = min((probe.pool_tokens(url) or 8192) // 8, 2048)
-    phase_s = seconds / (len(PHASES) + 1)
-    on_phase("one request at a time")
-    spec = f"uniform:prompt={IDLE_PROMPT}-{IDLE_PROMPT},output=2-2,arrivals=uniform,rate={IDLE_RATE}"
-    rt = parse_workload(spec, RequestClass.RT, seconds=phase_s, exact_limit=True)
-    idle = run_load(url, dialect, LoadPlan(rt, None, phase_s))
-    for outstanding, share, output in PHASES:
-        on_phase(f"{outstanding} requests at a time")
-        prompt = max(8, int(longest * share))
-        spec = f"uniform:prompt={max(4, prompt // 8)}-{prompt},output={output},outstanding={outstanding}"
-        be = parse_workload(spec, RequestClass.BE, seed=outstanding, exact_limit=True)
-        run_load(url, dialect, LoadPlan(None, be, phase_s))
-        probe.settle(url)
-    return idle
-
-
-def fitted(recorded: list[RecordedStep], idle: Run, server_args: Sequence[str]) -> Profile:
-    """Fit a model to what a server recorded under `load_in_phases`.
+def fitted(
+    recorded: list[RecordedStep],
+    load: ProfileLoad,
+    times: dict[str, RequestTimes],
+    server_args: Sequence[str],
+) -> Profile:
+    """Fit a model to what a server recorded under the loads of a profile.
 
     Raises:
         FitError: too few steps of a kind were recorded.
     """
+    passes = load.passes(recorded)
     model, report = fit_steps(
-        recorded,
+        passes,
         f"fitted on {platform.node()}",
         blocking="cpu" in _device_of(server_args),
         provenance={"server_args": list(server_args), "cpus": os.cpu_count(), "machine": platform.machine()},
     )
-    model.frontend_s = frontend_seconds(idle, recorded)
-    return Profile(model, report, recorded)
-
-
-def frontend_seconds(idle: Run, recorded: Sequence[RecordedStep]) -> float:
-    """Return what lies between the client and the scheduler, both ways, when nothing else is running.
-
-    The median TTFT that the client saw, less the median pass that such a request took.
-    """
-    seen = [record.ttft_s for record in idle.records if record.ttft_s is not None]
-    passes = [
-        one.done_s - one.launched_s
-        for one in recorded
-        if one.after_idle and one.step.prefill_rows == 1 and one.step.prefill_tokens == IDLE_PROMPT
-    ]
-    if not seen or not passes:
-        return 0.0
-    return max(0.0, statistics.median(seen) - statistics.median(passes))
+    model.frontend = measured_frontend(load.runs, times, load.prefixes)
+    return Profile(model, report, passes)
 
 
 def _device_of(server_args: Sequence[str]) -> str:

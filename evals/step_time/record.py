@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bros_sglang.evals.step_time.batch import step_of
 from bros_sglang.evals.step_time.linear import StepTimeFileError
+from bros_sglang.evals.step_time.request_times import RequestRecorder, note_outputs, requests_path
 from bros_sglang.evals.step_time.step import Step
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class StepRecorder:
 def install(scheduler_class: Any, path: Path) -> None:
     """Wrap `run_batch`, `process_batch_result` and `on_idle` of the scheduler class of this process."""
     recorder = StepRecorder(path)
+    requests = RequestRecorder(requests_path(path, "scheduler"))
     run_batch, process_result = scheduler_class.run_batch, scheduler_class.process_batch_result
     on_idle = scheduler_class.on_idle
 
@@ -121,7 +123,9 @@ def install(scheduler_class: Any, path: Path) -> None:
         if copied is not None:
             copied.synchronize()  # the stock method waits for the same event first thing
         recorder.done(batch.forward_iter)
-        return process_result(self, batch, result)
+        processed = process_result(self, batch, result)
+        note_outputs(requests, batch)
+        return processed
 
     def recorded_on_idle(self: Any) -> Any:
         if time.perf_counter() - recorder._flushed_s > FLUSH_EVERY_S:

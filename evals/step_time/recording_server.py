@@ -32,8 +32,12 @@ def main(argv: list[str]) -> None:
 
     load_plugins()
     from sglang.srt.entrypoints.http_server import launch_server
+    from sglang.srt.managers.tokenizer_manager import TokenizerManager
     from sglang.srt.utils import kill_process_tree
 
+    from bros_sglang.evals.step_time.request_times import install_in_tokenizer, requests_path
+
+    install_in_tokenizer(TokenizerManager, requests_path(Path(os.environ[RECORD_ENV]), "tokenizer"))
     server_args = prepare_server_args(argv)
     server_args.resolve_once()
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from bros_sglang.evals.step_time.frontend import Frontend
+
 if TYPE_CHECKING:
     from bros_sglang.evals.step_time.gpus import Gpu
     from bros_sglang.evals.step_time.shapes import ModelShape
@@ -35,7 +37,7 @@ class RooflineStepTime:
     """GEMMs at the slower of arithmetic and weight reads, attention beside them, a constant on top."""
 
     blocking = False
-    frontend_s = 0.0
+    frontend = Frontend()
 
     def __init__(
         self, model: ModelShape, gpu: Gpu, tp: int = 1, efficiency: Efficiency | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from bros_sglang.evals.step_time.frontend import Frontend
 
 
 @dataclass(slots=True)
@@ -34,7 +37,7 @@ class StepTimeModel(Protocol):
 
     name: str
     blocking: bool  # the device is the CPU itself: launching a pass returns when it is done
-    frontend_s: float  # what HTTP server and tokenizer add to a request's way; 0 where it is not known
+    frontend: Frontend  # what lies between client and scheduler; nothing where it is not known
 
     def step_s(self, step: Step) -> float:
         """Return the seconds that the device needs for `step`."""

@@ -31,7 +31,12 @@ class TreeMachine(RuleBasedStateMachine):
     @initialize()
     def start(self):
         self.drivers = [
-            PoolDriver(600 * self.page_size, page_size=self.page_size, tree_core=name, max_context=2048)
+            PoolDriver(
+                600 * self.page_size,
+                page_size=self.page_size,
+                tree_core=name,
+                max_context=max(2048, 128 * self.page_size),
+            )
             for name in ("python", "rust")
         ]
         self.running: list[list] = []  # one request per core
@@ -201,11 +206,26 @@ class Page4(TreeMachine):
     page_size = 4
 
 
+class Page16(TreeMachine):
+    page_size = 16
+
+
+class Page64(TreeMachine):
+    page_size = 64
+
+
 TestTreePage1 = Page1.TestCase
 TestTreePage4 = Page4.TestCase
+TestTreePage16 = Page16.TestCase
+TestTreePage64 = Page64.TestCase
 TestTreePage1.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestTreePage4.settings = settings(
     max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+for case in (TestTreePage16, TestTreePage64):
+    case.settings = settings(
+        max_examples=5, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+del case

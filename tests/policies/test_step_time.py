@@ -51,6 +51,39 @@ def test_it_follows_a_machine_that_changes_for_good() -> None:
     assert model.predict(shape) == pytest.approx(slower, rel=0.15)
 
 
+def test_a_slow_stretch_is_followed_while_it_lasts() -> None:
+    model = _taught(pauses=0.0)
+    rng = random.Random(3)
+    for stretch in (2.0, 1.0):
+        errors = []
+        for _ in range(60):
+            shape = _random_shape(rng)
+            seconds = stretch * TRUE.predict(shape)
+            errors.append(abs(model.predict(shape) - seconds) / seconds)
+            model.observe(shape, seconds)
+        assert sorted(errors[30:])[15] < 0.1
+
+
+def test_steps_that_something_else_lengthens_do_not_bias_the_rest() -> None:
+    rng = random.Random(4)
+    model = StepTimeModel()
+    for _ in range(1500):
+        shape = _random_shape(rng)
+        disturbed = 1.0 + (rng.random() < 0.2) * rng.expovariate(1.0)
+        model.observe(shape, TRUE.predict(shape) * disturbed * rng.gauss(1.0, 0.02))
+    shapes = [_random_shape(rng) for _ in range(200)]
+    errors = sorted(model.predict(shape) / TRUE.predict(shape) - 1 for shape in shapes)
+    assert errors[100] < 0.12  # the mean disturbance is 20 %
+
+
+def test_a_lone_outlier_moves_nothing() -> None:
+    model = _taught(pauses=0.0)
+    shape = StepShape(decode_rows=32, decode_context=6400)
+    before = model.predict(shape)
+    model.observe(shape, 30 * before)
+    assert model.predict(shape) == before
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf, 1e9])
 def test_what_is_no_duration_teaches_nothing(seconds: float) -> None:
     model = StepTimeModel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import httpx
@@ -14,8 +15,13 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def server(start_server: StartServer) -> ServerProcess:
-    return start_server("--policy", "bros", "--max-total-tokens", "2048")
+def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+    """A server where `openai_harmony`, which SGLang needs for `/v1/responses` alone, cannot be imported."""
+    broken = tmp_path_factory.mktemp("without-harmony")
+    (broken / "openai_harmony.py").write_text("raise ImportError('not here')\n")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(broken), prepend=os.pathsep)
+        return start_server("--policy", "bros", "--max-total-tokens", "2048")
 
 
 def _generate(server: ServerProcess, custom_params: Any, **extra: Any) -> httpx.Response:
@@ -77,6 +83,13 @@ def test_a_malformed_tag_is_a_400_that_names_the_field(
     assert response.status_code == 400
     assert field in response.text
     assert _generate(server, None).status_code == 200
+
+
+def test_without_harmony_the_server_has_no_responses_and_all_else(server: ServerProcess) -> None:
+    body = {"model": "tiny", "input": "the people", "max_output_tokens": 3}
+    answer = httpx.post(f"{server.url}/v1/responses", json=body, timeout=60, trust_env=False)
+    assert answer.status_code >= 400
+    assert _chat(server, "/v1/chat/completions", service_tier="flex").json()["service_tier"] == "flex"
 
 
 def test_stock_priority_names_a_class(server: ServerProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -35,20 +36,42 @@ def test_a_server_starts_with_bros(start_server: StartServer, command: tuple[str
     server.stop()
 
 
-def test_the_offline_engine_runs_bros(tiny_model: Path) -> None:
+def test_the_offline_engine_runs_bros(tiny_model: Path, tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    config = tmp_path / "bros.toml"
+    config.write_text(f'decision_log = "{log}"\n')
     code = f"""
 import sglang
+from bros_sglang import lang
 if __name__ == "__main__":
     engine = sglang.Engine(model_path={str(tiny_model)!r}, schedule_policy="bros", dtype="float32",
                            max_total_tokens=1024, log_level="info")
-    tag = {{"bros": {{"class": "be"}}}}
-    outputs = engine.generate(["the people", "water of"], {{"max_new_tokens": 4, "custom_params": tag}})
+    params = lang.tagged({{"max_new_tokens": 4}}, request_class="be")
+    outputs = engine.generate(["the people", "water of"], params)
     print("GENERATED", len(outputs), all(output["meta_info"]["completion_tokens"] == 4 for output in outputs))
+    with lang.realtime(ttft_ms=300):
+        stream = engine.generate("number three", lang.tagged({{"max_new_tokens": 4}}), stream=True)
+    print("STREAMED", [chunk["meta_info"]["completion_tokens"] for chunk in stream][-1])
+    try:
+        engine.generate("the", {{"custom_params": {{"bros": {{"ttft_ms": -1}}}}}})
+    except ValueError as error:
+        print("REFUSED", error)
     engine.shutdown()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "BROS_CONFIG": str(config)},
+    )
     assert "GENERATED 2 True" in done.stdout, done.stderr[-3000:]
+    assert "STREAMED 4" in done.stdout
+    assert "REFUSED custom_params.bros.ttft_ms" in done.stdout
     assert "bros-sglang" in done.stdout + done.stderr
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sum(record["be_admitted"] for record in records) == 2
+    assert sum(len(record["rt_admitted"]) for record in records) >= 1
 
 
 def test_another_policy_runs_stock_classes(start_server: StartServer) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bros_sglang.cli.top import app
 from bros_sglang.evals.live.server_process import ServerProcess
 from bros_sglang.reference import metrics
-from bros_sglang.scheduler.metrics import _CLASS_COUNTERS, _GAUGES, _PASS_COUNTERS
+from bros_sglang.scheduler.metrics import _CLASS_COUNTERS, _GAUGES, _PASS_COUNTERS, _POOL_GAUGES
 from bros_sglang.status import BrosStatus
 from tests.conftest import StartServer
 
@@ -205,7 +205,14 @@ def test_every_metric_is_there(server: ServerProcess) -> None:
     names = {name for name, _ in _samples(server)}
     for name, _ in (*_CLASS_COUNTERS.values(), *_PASS_COUNTERS.values()):
         assert f"sglang:bros_{name}" in names
-    assert {f"sglang:bros_{name}" for name in _GAUGES} <= names
+    assert {f"sglang:bros_{name}" for name in (*_GAUGES, *_POOL_GAUGES)} <= names
+    samples = _samples(server)
+    assert samples["sglang:bros_kv_pool_tokens", None] == 2048
+    assert samples["sglang:bros_ttft_target_seconds", "rt"] == 0.5
+    be, rt = (samples["sglang:bros_kv_frontier_tokens", which] for which in ("be", "rt"))
+    assert 0 <= be <= rt <= 2048
+    for which in ("rt", "be"):
+        assert samples["sglang:bros_num_refused_reqs_total", which] == 0
 
 
 def test_what_the_reference_describes_is_exported(server: ServerProcess) -> None:

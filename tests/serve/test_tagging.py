@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,13 +21,28 @@ pytestmark = pytest.mark.server
 MODEL = "tiny"
 MESSAGES: list[Any] = [{"role": "user", "content": "the people of water"}]
 BE_TAG = {"custom_params": {"bros": {"class": "be"}}}
+AS_CORPUS = {"Authorization": "Bearer sk-corpus"}
 RT_TAG = {"custom_params": {"bros": {"class": "rt"}}}
 
 
+CORPUS_KEY = "sk-corpus"
+CONFIG = f"""
+[bros.models.tiny-corpus]
+class = "be"
+[bros.models.tiny-chat]
+class = "rt"
+ttft_ms = 200
+[bros.keys]
+{hashlib.sha256(CORPUS_KEY.encode()).hexdigest()} = "be"
+"""
+
+
 @pytest.fixture(scope="module")
-def server(start_server: StartServer) -> ServerProcess:
+def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+    config = tmp_path_factory.mktemp("config") / "bros.toml"
+    config.write_text(CONFIG)
     flags = ("--policy", "bros", "--max-total-tokens", "2048", "--sleep-on-idle")
-    return start_server(*flags, "--served-model-name", MODEL)
+    return start_server(*flags, "--served-model-name", MODEL, "--bros-config", str(config))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +111,25 @@ def test_service_tier_decides_and_is_reported(
         )
         assert {(chunk.model_extra or {})["service_tier"] for chunk in stream} == {reported}
 
-    for send in (chat, chat_stream, completion, completion_stream):
+    def response() -> None:
+        answer = client.responses.create(
+            model=MODEL, input="the", max_output_tokens=3, service_tier=tier, user="somebody"
+        )
+        assert answer.service_tier == reported
+        assert answer.status in ("completed", "incomplete")
+
+    def response_stream() -> None:
+        events = list(
+            client.responses.create(
+                model=MODEL, input="the", max_output_tokens=3, service_tier=tier, stream=True
+            )
+        )
+        carried = [event.response for event in events if hasattr(event, "response")]
+        assert {response.service_tier for response in carried} == {reported}
+        assert carried[0].status == "in_progress"
+        assert carried[-1].status in ("completed", "incomplete")
+
+    for send in (chat, chat_stream, completion, completion_stream, response, response_stream):
         assert _class_of(server, send) == request_class
 
 
@@ -117,14 +151,21 @@ def test_nothing_asked_nothing_reported(client: openai.OpenAI) -> None:
         ({"x-bros-class": "rt"}, {"service_tier": "default", **BE_TAG}, "be"),  # body over all
         ({"x-bros-class": "be"}, {"service_tier": "batch", "priority": -5, **RT_TAG}, "rt"),
         ({"x-slo-ttft-ms": "100"}, {"service_tier": "flex"}, "be"),  # a target names no class
+        ({}, {"model": "tiny-corpus"}, "be"),
+        (AS_CORPUS, {}, "be"),
+        (AS_CORPUS, {"model": "tiny-chat"}, "rt"),  # alias over key
+        (AS_CORPUS, {"model": "tiny-corpus", "priority": 5}, "rt"),  # priority over both
+        (AS_CORPUS, {"service_tier": "default"}, "rt"),
     ],
 )
 def test_order_of_precedence(
     server: ServerProcess, client: openai.OpenAI, headers: Any, extra: Any, request_class: str
 ) -> None:
+    model = {"model": extra.get("model", MODEL)}
+
     def send() -> None:
         answer = client.chat.completions.create(
-            model=MODEL, messages=MESSAGES, max_tokens=3, extra_headers=headers, extra_body=extra
+            messages=MESSAGES, max_tokens=3, extra_headers=headers, extra_body=extra, **model
         )
         if "service_tier" in extra:  # what was served is reported, not what was asked for
             assert (answer.service_tier in ("flex", "batch")) == (request_class == "be")
@@ -142,7 +183,12 @@ def test_order_of_precedence(
         ({"x-slo-ttft-ms": "0"}, {}, "x-slo-ttft-ms"),
         ({"x-slo-tpot-ms": "nan"}, {}, "x-slo-tpot-ms"),
         ({"x-slo-tpot-ms": "1e12"}, {"service_tier": "flex"}, "x-slo-tpot-ms"),
+        ({"x-slo-ttft-ms": "-1"}, {}, "x-slo-ttft-ms"),
         ({"x-bros-class": "rt"}, {"custom_params": {"bros": {"ttft_ms": -1}}}, "custom_params.bros.ttft_ms"),
+        ({}, {"custom_params": {"bros": {"tpot_ms": 0}}}, "custom_params.bros.tpot_ms"),
+        ({}, {"custom_params": {"bros": {"tpot_ms": 1e12}}}, "custom_params.bros.tpot_ms"),
+        # One of three sources is rubbish: an error, whichever of them would have counted.
+        ({"x-bros-class": "urgent"}, {"service_tier": "flex", **RT_TAG}, "x-bros-class"),
     ],
 )
 def test_rubbish_is_a_400_as_openai_gives_it(
@@ -180,20 +226,26 @@ def test_headers_on_generate(server: ServerProcess) -> None:
     assert post({"text": ["of", "water"], "sampling_params": each}, {"x-bros-class": "be"}).status_code == 200
     after = _finished(server)
     assert (after[0] - before[0], after[1] - before[1]) == (1, 3)
-    refused = post({"text": "the"}, {"x-slo-ttft-ms": "-1"})
-    assert refused.status_code == 400
-    assert "x-slo-ttft-ms" in refused.text
+    for stream in (False, True):  # with a status of its own even where SGLang streams by then
+        refused = post({"text": "the", "stream": stream}, {"x-slo-ttft-ms": "-1"})
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert (error["param"], error["type"]) == ("x-slo-ttft-ms", "invalid_request_error")
+    chunks = post({"text": "the", "stream": True}, {"x-bros-class": "be"}).text
+    assert chunks.endswith("data: [DONE]\n\n")
 
 
-def test_responses(server: ServerProcess, client: openai.OpenAI) -> None:
-    def send() -> None:
-        client.responses.create(model=MODEL, input="the people", max_output_tokens=3, service_tier="flex")
-
-    assert _class_of(server, send) == "be"
-    with pytest.raises(openai.BadRequestError):
-        client.responses.create(
-            model=MODEL, input="the", max_output_tokens=3, extra_headers={"x-bros-class": "urgent"}
-        )
+@pytest.mark.parametrize("stream", [False, True])
+def test_rubbish_on_responses(client: openai.OpenAI, stream: bool) -> None:
+    for extra in (
+        {"extra_headers": {"x-bros-class": "urgent"}},
+        {"extra_headers": {"x-slo-tpot-ms": "nan"}},
+        {"extra_body": {"service_tier": "gold"}},
+    ):
+        with pytest.raises(openai.BadRequestError):
+            client.responses.create(model=MODEL, input="the", max_output_tokens=3, stream=stream, **extra)
+    answer = client.responses.create(model=MODEL, input="the", max_output_tokens=3)
+    assert answer.service_tier is None  # nothing asked, nothing reported
 
 
 def test_a_target_that_nobody_can_meet_stops_nobody(server: ServerProcess, client: openai.OpenAI) -> None:

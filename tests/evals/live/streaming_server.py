@@ -17,6 +17,8 @@ class StreamingServer:
     abort: bool = False
     owner: str = "sglang"
     pool_tokens: int = 100_000
+    metrics: str | None = None  # Prometheus text
+    next_metrics: object = None  # called for it, where it changes
     bodies: list = field(default_factory=list)
     active: int = 0
     peak: int = 0
@@ -29,6 +31,7 @@ class StreamingServer:
         app.router.add_post("/v1/completions", self.completions)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/loads", self.loads)
+        app.router.add_get("/metrics", self.told_metrics)
         app.router.add_post("/flush_cache", self.flush)
         app.router.add_post("/abort_request", self.flush)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -46,6 +49,10 @@ class StreamingServer:
 
     async def loads(self, request):
         return web.json_response({"loads": [{"max_total_num_tokens": self.pool_tokens}]})
+
+    async def told_metrics(self, request):
+        text = self.next_metrics() if self.next_metrics else self.metrics
+        return web.Response(text=text) if text else web.Response(status=404)
 
     async def flush(self, request):
         self.flushed += 1

@@ -9,6 +9,7 @@ from bros_sglang.evals.live import campaign as campaign_module
 from bros_sglang.evals.live.campaign import Campaign, run_campaign
 from bros_sglang.evals.live.errors import LiveError
 from bros_sglang.evals.live.load import LoadPlan
+from bros_sglang.evals.live.options import LiveOptions, campaign_of, plan_of, policies_of
 from bros_sglang.evals.live.policy_flags import POLICIES, choose
 from bros_sglang.evals.live.table import comparison_table, format_share
 from bros_sglang.evals.live.watch import Watch
@@ -156,3 +157,64 @@ def test_a_share_is_only_100_percent_when_it_is():
         "0 %",
         "–",
     ]
+
+
+def test_policies_on_one_server_stay_together_in_every_round():
+    order = Campaign(LoadPlan(None, None, 1), choose("rt-alone,fcfs,bros-rt-alone,bros"), rounds=2).order()
+    assert [policy.name for number, policy in order if number == 1] == [
+        "bros-rt-alone",
+        "bros",
+        "rt-alone",
+        "fcfs",
+    ]
+
+
+def options(**changes):
+    base = {
+        "url": None, "label": "server", "bounds": False, "policies": "none", "model_path": "m",
+        "server_args": "", "rt": "uniform:rate=4", "be": "uniform:outstanding=2", "seconds": 1.0,
+        "warmup": 0.0, "rounds": 1, "speed": 1.0, "ttft_ms": 100.0, "tpot_ms": 20.0, "seed": 0, "api": "auto",
+    }  # fmt: skip
+    return LiveOptions(**{**base, **changes})
+
+
+def test_any_engine_is_started_by_its_command_beside_its_own_rt_alone(tmp_path):
+    given = options(
+        policies="fcfs",
+        servers=("vllm=A=1 B='x y' vllm serve {model} --port {port}", "other=serve --on=127.0.0.1:{port}"),
+    )
+    plan = plan_of(given)
+    policies = policies_of(given, plan)
+    assert [policy.name for policy in policies] == [
+        "fcfs", "vllm rt-alone", "vllm", "other rt-alone", "other"
+    ]  # fmt: skip
+    alone, both = policies[1:3]
+    assert (alone.rt, alone.be, both.rt, both.be) == (True, False, True, True)
+    assert alone.server == both.server
+    assert dict(both.env) == {"A": "1", "B": "x y"}
+    campaign = campaign_of(given, plan, policies, tmp_path)
+    assert campaign.model == "m"
+    bounded = policies_of(options(servers=given.servers[:1], bounds=True), plan)
+    assert [policy.name for policy in bounded] == ["vllm rt-alone", "vllm be-alone", "vllm"]
+    rt_only = options(servers=given.servers[:1], be="none")
+    assert [policy.name for policy in policies_of(rt_only, plan_of(rt_only))] == ["vllm"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"servers": ("vllm serve",)}, "write NAME=COMMAND"),
+        ({"servers": ("vllm=",)}, "no command"),
+        ({"servers": ("vllm=A=1",)}, "no command"),
+        ({"servers": ("vllm=vllm serve m",)}, r"no \{port\}"),
+        ({"servers": ("vllm='serve {port}",)}, "quotation"),
+        ({"servers": ("a=s {port}", "a=t {port}")}, "a name of its own"),
+        ({"servers": ("fcfs=s {port}",), "policies": "fcfs"}, "a name of its own"),
+        ({}, "give a --server"),
+        ({"servers": ("a=s {port}",), "url": "http://127.0.0.1:1"}, "one of the two"),
+    ],
+)
+def test_bad_server_commands(changes, message):
+    given = options(**changes)
+    with pytest.raises(LiveError, match=message):
+        policies_of(given, plan_of(given))

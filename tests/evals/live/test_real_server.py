@@ -21,6 +21,7 @@ def test_a_real_server_is_started_measured_and_stopped(tmp_path):
     for measured in (alone, mixed):
         assert measured["tokens"]["conserved"] is True
         assert measured["rt"]["failed"] == measured["be"]["failed"] == 0
+        assert measured["server_state"] == {"from": "/v1/loads"}
     # A token per chunk for RT: the times between tokens are the server's own.
     rt = [r for r in read_requests(out / "requests.parquet")["rt-alone", 1] if r.request_class == "rt"]
     assert all(r.generated_tokens == r.output_tokens for r in rt)

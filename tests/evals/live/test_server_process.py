@@ -107,3 +107,20 @@ def test_signals_to_the_client_end_the_server(tmp_path, number):
         client.kill()
         if log.exists() and psutil.pid_exists(child_pid(log)):
             os.kill(child_pid(log), signal.SIGKILL)
+
+
+def test_a_command_of_another_engine_is_filled_in_and_may_have_no_health(tmp_path):
+    script = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/v1/models" else 404); self.end_headers()
+    def log_message(self, *args): pass
+print("model", sys.argv[2], flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", script, "{port}", "at={model}"]
+    with ServerProcess(command, log, placeholders={"model": "/m"}) as server:
+        assert server.exit_status() is None
+    assert "model at=/m" in log.read_text()

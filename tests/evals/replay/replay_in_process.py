@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bros_sglang.evals.replay.processes import ENVIRONMENT, PRELOAD
+from bros_sglang.evals.step_time.frontend import Frontend
 
 if TYPE_CHECKING:
     from bros_sglang.evals.workloads.request import ListedWorkload
@@ -23,6 +24,7 @@ class Case:
     pool_tokens: int = 4096
     slots: int = 32
     compute_underneath: bool = False
+    frontend: Frontend = field(default_factory=Frontend)
 
 
 def _run(case: Case, pipe: Any) -> None:
@@ -63,7 +65,7 @@ def _run(case: Case, pipe: Any) -> None:
                 case.workloads,
                 AFFINE,
                 Tagging(**case.tagging),
-                ReplayOptions(seconds=case.seconds),
+                ReplayOptions(seconds=case.seconds, frontend=case.frontend),
                 compute_underneath=case.compute_underneath,
                 observer=observe,
             )

@@ -73,9 +73,11 @@ def test_a_closed_loop_keeps_its_seats_filled() -> None:
     first = feed.due(0.0)
     assert [request.rid for request, _ in first] == ["be-000000", "be-000001", "be-000002"]
     assert feed.due(1.0) == []
-    feed.finished("be-000001")
-    feed.finished("be-000001")  # heard twice: one seat
-    assert [(request.rid, at_s) for request, at_s in feed.due(2.5)] == [("be-000003", 2.5)]
+    feed.finished("be-000001", 2.0)
+    feed.finished("be-000001", 2.0)  # heard twice: one seat
+    assert feed.next_send_s() == 2.0
+    assert feed.due(1.9) == []
+    assert [(request.rid, at_s) for request, at_s in feed.due(2.5)] == [("be-000003", 2.0)]
     assert not feed.exhausted()
 
 

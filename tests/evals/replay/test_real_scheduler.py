@@ -127,3 +127,39 @@ def test_kv_that_comes_back_from_host_memory_is_counted_and_charged() -> None:
     again, passes_again = run_case(case)
     assert passes == passes_again
     assert again.counts.loaded_back_tokens == outcome.counts.loaded_back_tokens
+
+
+def test_ways_to_the_scheduler_and_back_are_part_of_what_a_client_sees() -> None:
+    """The scheduler hears of requests later, the client of tokens; a seat is free when its client knows."""
+    from bros_sglang.evals.step_time.frontend import ClassFrontend, Frontend
+
+    flags = {"schedule-policy": "fcfs", "chunked-prefill-size": 256}
+    alone = (workload(RequestClass.RT, 8, 0.5, 1),)  # far apart: each is served at once
+    plain, plain_passes = run_case(Case(alone, flags, seconds=40.0))
+    ways = Frontend(by_class=(("rt", ClassFrontend((0.004,), (0.003,))),))
+    delayed, delayed_passes = run_case(Case(alone, flags, seconds=40.0, frontend=ways))
+    assert [one[1:5] for one in plain_passes] == [one[1:5] for one in delayed_passes]
+    for before, after in zip(plain.logs, delayed.logs, strict=True):
+        shift = np.array(after.token_s) - np.array(before.token_s)
+        # The way back in full; the way in too, but for the grain at which an idle scheduler looks.
+        assert np.all(np.abs(shift - 0.007) < 1e-3)
+        assert after.finish_s == after.token_s[-1]
+        assert after.arrival_s == before.arrival_s
+
+
+def test_load_generators_reserve_the_whole_answer() -> None:
+    """With `ignore_eos` an answer ends at its limit, and admission takes no share of it for granted."""
+    exact = tuple(
+        WorkloadRequest(f"be-{i}", RequestClass.BE, 0.0, 50, 60, 60) for i in range(40)
+    )  # fmt: skip
+    flags = {"schedule-policy": "fcfs", "chunked-prefill-size": 256}
+    most = {}
+    for ignore_eos in (False, True):
+        case = Case(
+            (ListedWorkload("exact", exact),), flags, {"ignore_eos": ignore_eos}, pool_tokens=1100, slots=40
+        )
+        outcome, passes = run_case(case)
+        assert all(len(log.token_s) == 60 for log in outcome.logs)
+        most[ignore_eos] = max(len(rids) for _, rids, *_ in passes)
+    assert most[True] == 10  # 110 tokens each
+    assert most[False] > 10

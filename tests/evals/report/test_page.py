@@ -64,6 +64,13 @@ def test_the_page_holds_everything_itself(tmp_path):
     assert html.count('src="data:image/png;base64,') == 4
     assert not re.search(r'(src|href)="(?!data:)', html)
     assert "bros eval &lt;live&gt; &amp; more" in html
+    assert "Tokens are conserved" in html
+    results = orjson.loads((tmp_path / "run" / "results.json").read_bytes())
+    results[0]["tokens"]["conserved"] = False
+    (tmp_path / "run" / "results.json").write_bytes(orjson.dumps(results))
+    again = write_report(load_all([tmp_path / "run"]), tmp_path / "again", "A title").read_text()
+    assert "Tokens are conserved" not in again
+    assert "the token books do not balance" in again
     for policy in ("rt-alone", "fcfs", "bros"):
         assert f"{policy}</td>" in html
     names = {path.name for path in (tmp_path / "report").iterdir()}
