@@ -51,9 +51,13 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
                 return AddReqResult.OTHER
             if self._real_time_fits(req):
                 verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
-                if verdict is AddReqResult.NO_TOKEN and self._not_added(req):
-                    if self._make_room(self._prompt_demand(req)):
-                        verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
+                if (
+                    verdict is AddReqResult.NO_TOKEN
+                    and self._not_added(req)
+                    and not self.scheduler.can_wait_for_room(req)
+                    and self._make_room(self._prompt_demand(req))
+                ):
+                    verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             else:
                 verdict = AddReqResult.NO_TOKEN
             if not self._not_added(req):
@@ -69,12 +73,17 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         ):
             return AddReqResult.OTHER  # only one unfinished prefill can be tracked
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
-        lacking = self._prompt_demand(req) + 1 - int(self.rem_total_tokens) if alone else self._best_effort_lacks(req)
+        on_floor = self.scheduler.owed_room is req
+        if alone or on_floor:
+            lacking = self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
+        else:
+            lacking = self._best_effort_lacks(req)
         # With nothing running, somebody has to start: other preempted requests give way to the first.
         if lacking > 0 and not (alone and self.tree_cache.held.give_up(lacking, keep_rid=req.rid)):
             return AddReqResult.NO_TOKEN
         verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
         if not self._not_added(req):
+            req.bros.on_floor = on_floor
             self._count(req)
         return verdict
 
@@ -155,7 +164,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
 
     def _unfinished(self) -> int:
         """Return the prompt tokens that unfinished prefills will need room for after this step."""
-        chunked = {id(req): req for req in (self.scheduler.chunked_req, self.new_chunked_req) if req is not None}
+        chunked = {
+            id(req): req for req in (self.scheduler.chunked_req, self.new_chunked_req) if req is not None
+        }
         in_step = {id(req) for req in self.can_run_list}
         return sum(
             len(req.full_untruncated_fill_ids) - (req.extend_end if id(req) in in_step else req.prefix_len)
@@ -170,7 +181,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         """
         scheduler = self.scheduler
         if self._future is None:
-            reqs = {id(other): other for other in (*self._others(), scheduler.chunked_req) if other is not None}
+            reqs = {
+                id(other): other for other in (*self._others(), scheduler.chunked_req) if other is not None
+            }
             self._future = scheduler.room.future(
                 reqs.values(),
                 tree=self.tree_cache,
@@ -196,12 +209,16 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             other.kv.kv_allocated_len - other.bros.shared_tokens for other in others if not other.bros.is_rt
         )
         room = int(self.rem_total_tokens) + int(self.tree_cache.held.tokens) + best_effort
+        owed = self.scheduler.owed_room
+        if owed is not None:
+            # Until it fits, what real-time requests give back is left for it.
+            room -= len(owed.origin_input_ids) + len(owed.output_ids) + self.per_req_token_overhead
         new = self._prompt_demand(req)
         growth = self._rt_future.growth_with(Row(self.scheduler.room.expected_remaining(req), new))
-        return growth + self._unfinished() < room
+        return bool(growth + self._unfinished() < room)
 
     def _make_room(self, wanted: int) -> bool:
-        """Take room for so many tokens of a real-time request: KV of preempted requests first, then of running ones."""
+        """Take room for so many real-time tokens: KV of preempted requests first, then of running ones."""
         held = self.tree_cache.held
         missing = self._missing(wanted)
         if missing > 0 and held.give_up(missing):
