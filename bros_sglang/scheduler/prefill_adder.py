@@ -54,7 +54,12 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             verdict = AddReqResult.NO_TOKEN
             if self._real_time_fits(req):
                 verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
-                if verdict is AddReqResult.NO_TOKEN and self._not_added(req) and self._make_room(req):
+                if (
+                    verdict is AddReqResult.NO_TOKEN
+                    and self._not_added(req)
+                    and not self.scheduler.can_wait_for_room(req)
+                    and self._make_room(req)
+                ):
                     verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             if not self._not_added(req):
                 self._count(req)
@@ -62,16 +67,17 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
                 self.scheduler.decision.refused = verdict.name
             return verdict
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
-        lacking = (
-            self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
-            if alone
-            else self._best_effort_lacks(req)
-        )
+        on_floor = self.scheduler.owed_room is req
+        if alone or on_floor:
+            lacking = self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
+        else:
+            lacking = self._best_effort_lacks(req)
         # With nothing running, somebody has to start: other preempted requests give way to the first.
         if lacking > 0 and not (alone and self.tree_cache.held.give_up(lacking, keep_rid=req.rid)):
             return AddReqResult.NO_TOKEN
         verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
         if not self._not_added(req):
+            req.bros.on_floor = on_floor
             self._count(req)
         return verdict
 
@@ -157,7 +163,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         fits, chunk_limit = super()._check_prefill_budget(
             req, extend_input_len=extend_input_len, total_tokens=total_tokens - self._limit(req), **kwargs
         )
-        if not fits and req.bros.is_rt and self._missing(req) <= 0:
+        if not fits and req.bros.is_rt and self._missing(req) <= 0 and not self.scheduler.can_wait_for_room(req):
             fits, chunk_limit = True, kwargs["chunk_limit"]  # what is missing gives way as it is allocated
         if chunk_limit is not None and extend_input_len <= chunk_limit:
             chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
@@ -238,6 +244,10 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             other.kv.kv_allocated_len - other.bros.shared_tokens for other in others if not other.bros.is_rt
         )
         room = int(self.rem_total_tokens) + int(self.tree_cache.held.tokens) + best_effort
+        owed = self.scheduler.owed_room
+        if owed is not None:
+            # Until it fits, what real-time requests give back is left for it.
+            room -= len(owed.origin_input_ids) + len(owed.output_ids) + self.per_req_token_overhead
         new = self._prompt_demand(req)
         growth = self._rt_future.growth_with(Row(self.scheduler.room.expected_remaining(req), new))
         return bool(growth + self._unfinished() < room)
