@@ -165,28 +165,33 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         return int(new + self._limit(req) - self._unexpected(req) + self.per_req_token_overhead)
 
     def _make_room(self, req: Any) -> bool:
-        """Take room for a real-time request: what preempted ones hold counts, running ones are preempted.
+        """Take room for a real-time request: what preempted ones hold first, then from running ones.
 
         Only what its prompt takes now is made free. Best-effort requests that run give the room for its
         answer when it is made; most of them have ended by then.
         """
         if not self._may_outgrow_best_effort(self._total_demand(req)):
             return False
-        missing = self._missing_now(req)
-        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+        held = self.tree_cache.held
+        with self._lock_node(req.last_node):  # its own prefix is no room for it
             missing = self._missing_now(req)
-        return bool(missing <= 0)
+            if missing > 0 and held.give_up(missing, keep_rid=req.rid):
+                missing = self._missing_now(req)
+            if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+                # A victim's KV is held for it; what this request needs of it goes at once.
+                held.give_up(self._missing_now(req), keep_rid=req.rid)
+                missing = self._missing_now(req)
+        return missing <= 0
 
     def _fits_by_taking(self, req: Any, total_tokens: int) -> bool:
-        """Say whether a real-time request has room with what it may take from best-effort requests."""
+        """Say whether a real-time request has room, its answer's taken from best-effort ones later."""
         return self._missing_now(req) <= 0 and self._may_outgrow_best_effort(total_tokens)
 
     def _missing_now(self, req: Any) -> int:
-        """Return the tokens that a real-time request's prompt lacks: held KV gives way as it is allocated."""
-        held = self.tree_cache.held.ledger.yieldable_beside(req.rid)
+        """Return the tokens that a real-time request's prompt lacks (0 or less: none)."""
         new = self.ceil_paged_tokens(len(req.full_untruncated_fill_ids) - req.prefix_len)
         growth = min(_GROWTH_TOKENS, self.scheduler.room.expected_remaining(req))
-        return int(new + growth + self.per_req_token_overhead - self.cur_rem_tokens - held)
+        return int(new + growth + self.per_req_token_overhead - self.cur_rem_tokens)
 
     def _may_outgrow_best_effort(self, total_tokens: int) -> bool:
         """Say whether real-time requests have room to their end once all best-effort KV is theirs."""
