@@ -163,8 +163,6 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         fits, chunk_limit = super()._check_prefill_budget(
             req, extend_input_len=extend_input_len, total_tokens=total_tokens - self._limit(req), **kwargs
         )
-        if not fits and req.bros.is_rt and self._missing(req) <= 0 and not self.scheduler.can_wait_for_room(req):
-            fits, chunk_limit = True, kwargs["chunk_limit"]  # what is missing gives way as it is allocated
         if chunk_limit is not None and extend_input_len <= chunk_limit:
             chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
         return fits, chunk_limit
@@ -172,7 +170,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     def _update_prefill_budget(
         self, prefix_len: int, extend_input_len: int, max_new_tokens: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Reserve the prompt alone, and charge the tokens that the step computes; SGLang charges whole pages."""
+        """Reserve the prompt alone; charge the tokens that the step computes, where SGLang charges whole pages."""
         del max_new_tokens
         super()._update_prefill_budget(prefix_len, extend_input_len, 0, *args, **kwargs)
         unfilled = self.ceil_paged_tokens(extend_input_len) - extend_input_len
@@ -253,16 +251,17 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         return bool(growth + self._unfinished() < room)
 
     def _make_room(self, req: Any) -> bool:
-        """Say whether a real-time prompt has room, preempting running best-effort requests where it lacks it.
-
-        What preempted requests hold is room: it gives way when the prompt's KV is allocated.
-        """
-        missing = self._missing(req)
-        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+        """Take room for a real-time prompt: what preempted requests hold first, then from running ones."""
+        held = self.tree_cache.held
+        with self._lock_node(req.last_node):  # its own prefix is no room for it
             missing = self._missing(req)
-        return bool(missing <= 0)
+            if missing > 0 and held.give_up(missing, keep_rid=req.rid):
+                missing = self._missing(req)
+            if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+                # A victim's KV is held for it; what this request needs of it goes at once.
+                held.give_up(max(self._missing(req), 0), keep_rid=req.rid)
+                missing = self._missing(req)
+        return missing <= 0
 
     def _missing(self, req: Any) -> int:
-        """Return the tokens that a real-time request's prompt lacks, beside what preempted ones hold."""
-        held = self.tree_cache.held.ledger.yieldable_beside(req.rid)
-        return self._prompt_demand(req) + 1 - int(self.rem_total_tokens) - int(held)
+        return self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
