@@ -152,6 +152,8 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(_SCHEDULER, "Scheduler.set_internal_state", "takes over `/bros/config`", ("recv_req",)),
     Seam(_SCHEDULER, "Scheduler.get_internal_state", "answers `/bros/status`", ("recv_req",)),
     Seam(_SCHEDULER, "Scheduler._release_aborted_request", "counts aborted requests", ("req",)),
+    Seam(_SCHEDULER, "Scheduler.send_abort_output", "ends requests aborted as they lost their seat"),
+    Seam(_SCHEDULER, "_make_abort_req", "ends requests aborted as they lost their seat", ("req",)),
     Seam(_SCHEDULER, "Scheduler.is_fully_idle", "counts parked rows"),
     Seam(_SCHEDULER, "Scheduler._reqs_finishing_inflight", "spares rows that end by themselves", ("batch",)),
     Seam(
@@ -183,6 +185,18 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "PrefillAdder._get_running_request_total_token_offset",
         "gives back a victim's reservation",
         ("req",),
+    ),
+    Seam(
+        "sglang.srt.managers.schedule_policy",
+        "PrefillAdder._check_prefill_budget",
+        "counts expected output, and tokens instead of pages",
+        ("req", "extend_input_len", "total_tokens", "chunk_limit"),
+    ),
+    Seam(
+        "sglang.srt.managers.schedule_policy",
+        "PrefillAdder._update_prefill_budget",
+        "charges tokens instead of pages",
+        ("prefix_len", "extend_input_len"),
     ),
     Seam("sglang.srt.managers.schedule_policy", "AddReqResult", "admission verdicts"),
     # Requests and batches.
@@ -220,6 +234,16 @@ SEAMS: Final[tuple[Seam, ...]] = (
         "UnifiedRadixCache.load_back",
         "placement of load-backs",
         ("node_id",),
+    ),
+    Seam(
+        f"{_MEMORY}.unified_radix_cache",
+        "UnifiedRadixCache.writing_check",
+        "counts what copies to host no longer pin",
+    ),
+    Seam(
+        f"{_MEMORY}.unified_radix_cache",
+        "UnifiedRadixCache.write_through_threshold",
+        "starts no copy to host for a victim",
     ),
     Seam(f"{_MEMORY}.common", "release_kv_cache", "preemption keeps KV in the tree", ("req", "checkpoint")),
     Seam(f"{_MEMORY}.common", "match_kv_cache", "estimates uncached tokens", ("req", "tree_cache")),

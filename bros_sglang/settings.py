@@ -123,7 +123,7 @@ class BrosSettings(BaseModel):
         description="Aim at this share of every target; the rest is for what is not predicted.",
     )
     arrival_guard: Share = Field(
-        0.25,
+        0.15,
         description="Longest step, as a share of the tightest recent TTFT target: an arrival waits for it.",
     )
     decode_lead: Annotated[float, Field(ge=0, le=10)] = Field(
@@ -172,6 +172,11 @@ class BrosSettings(BaseModel):
     )
     headroom_max_share: Share = Field(
         0.40, description="Largest share of the KV pool kept free of best-effort requests."
+    )
+    room_patience: Share = Field(
+        0.5,
+        description="A real-time request that lacks KV room lets best-effort requests run on while no more"
+        " than this share of its TTFT target is used up or needed; then it takes room from them.",
     )
     rt_cache_max_share: Share = Field(
         0.60,

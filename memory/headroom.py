@@ -42,7 +42,7 @@ class RtDemand:
     taken as Poisson).
     """
 
-    def __init__(self, *, window_s: float = 30.0, sigmas: float = 2.0) -> None:
+    def __init__(self, *, window_s: float = 30.0, sigmas: float = 3.0) -> None:
         self.window_s = window_s
         self.sigmas = sigmas
         self._arrivals = DecayedSum(window_s)
@@ -51,7 +51,7 @@ class RtDemand:
         self._outputs = DecayedSum(window_s)
 
     def arrived(self, now_s: float, prompt_tokens: int, output_tokens: int) -> None:
-        """Note a real-time arrival: the room its prompt takes at once, and the output it is expected to make."""
+        """Note a real-time arrival: what its prompt takes at once, and the output it is expected to make."""
         self._arrivals.add(now_s, 1.0)
         self._prompts.add(now_s, float(prompt_tokens))
         self._squares.add(now_s, float(prompt_tokens) ** 2)
@@ -83,7 +83,8 @@ class Bounds:
         """Raise ValueError on shares outside 0 <= min_share <= max_share <= 1."""
         if not 0.0 <= self.min_share <= self.max_share <= 1.0:
             raise ValueError(
-                f"headroom shares must satisfy 0 <= min <= max <= 1, got {self.min_share} and {self.max_share}"
+                "headroom shares must satisfy 0 <= min <= max <= 1,"
+                f" got {self.min_share} and {self.max_share}"
             )
 
     def clip(self, tokens: Floats, pool_tokens: int) -> Floats:

@@ -85,11 +85,6 @@ class PreemptedLedger:
         """KV that a real-time request can have at once, on top of what is free or evictable."""
         return sum(entry.yieldable_tokens for entry in self._entries.values())
 
-    def yieldable_beside(self, rid: str) -> int:
-        """Held tokens that giving up would free, without those of one request."""
-        own = self._entries.get(rid)
-        return self.held_tokens - (own.yieldable_tokens if own is not None else 0)
-
     def redo_tokens(self, rid: str) -> int:
         """Tokens a preempted request must compute again; 0 for a request that is not entered."""
         entry = self._entries.get(rid)

@@ -51,6 +51,8 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
     nothing here and changed by nothing: the class (`class_of`) decides the priority of tree nodes.
     """
 
+    write_through_threshold: int  # SGLang's, rebound here
+
     def __init__(self, params: Any, class_of: Callable[[Any], RequestClass] = class_of) -> None:
         if params.eviction_policy not in ("lru", "priority"):
             logger.warning(
@@ -152,12 +154,11 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
         A copy under way pins what it copies: a victim's KV would give no room to anyone before the next pass.
         What is not copied now is when the request has run again.
         """
-        core = self.tree_core
-        threshold, core.write_through_threshold = core.write_through_threshold, _NEVER_HIT_SO_OFTEN
+        threshold, self.write_through_threshold = self.write_through_threshold, _NEVER_HIT_SO_OFTEN
         try:
             yield
         finally:
-            core.write_through_threshold = threshold
+            self.write_through_threshold = threshold
 
     def writing_check(self, *args: Any, **kwargs: Any) -> None:
         """Note which copies to host have ended; what they pinned counts as held from now on."""

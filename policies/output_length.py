@@ -1,9 +1,9 @@
 """How many more tokens a running request is expected to make, learned from those that finished.
 
 Reserving every client's limit wastes most of the pool; SGLang's one ratio for all learns from retractions.
-Here each class has the lengths of its last finished requests, and a request that has made n tokens is expected
-to make what those that went beyond n made beyond it, on average. Long outputs are long-tailed: the further a
-request has come, the more it has still to go. Pure: numbers in, numbers out.
+Here each class has the lengths of its last finished requests, and a request that has made n tokens is
+expected to make what those that went beyond n made beyond it, on average. Long outputs are long-tailed: the
+further a request has come, the more it has still to go. Pure: numbers in, numbers out.
 """
 
 from __future__ import annotations

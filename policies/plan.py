@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from bros_sglang.policies.slack import PendingPrefill, waiting_slack
-from bros_sglang.policies.step_time import StepShape, StepTimeModel, pairs
+from bros_sglang.policies.step_time import Coefficients, StepShape, StepTimeModel, pairs
 
 _REFILL_PACE: Final = 0.8  # of the TPOT target
 # Real-time steps may take so many times what they take without best-effort work, however tight the targets:
@@ -88,6 +88,7 @@ class Plan:
     bound: Bound
     lost: tuple[int, ...]  # positions in `rt_prefills` that are given up: they cannot all be on time
     rt_pace_s: float = 0.0  # predicted step of the running real-time rows alone
+    first_token_slack_s: float = 0.0  # of the waiting real-time requests, all being served from now on
 
     @property
     def has_prefill(self) -> bool:
@@ -117,6 +118,13 @@ def _unsized(
     return Plan(rt_tokens, be_tokens, be_rows, time_limit_s, lendable_s, predicted_s, Bound.CHUNK, lost)
 
 
+def _rt_prefill_tokens(view: View, cost: Coefficients, limits: Limits, seconds: float) -> int:
+    """Return how much of the waiting real-time prefill a step takes that may last so long for it."""
+    waiting = sum(item.tokens for item in view.rt_prefills)
+    fitting = cost.prefill_tokens_within(seconds, view.rt_prefills[0].prefix_tokens)
+    return min(waiting, limits.chunk_tokens, max(fitting, limits.min_rt_chunk_tokens))
+
+
 def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     """Plan one step.
 
@@ -143,16 +151,14 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     waiting = waiting_slack(pending, view.start_s + base_s + limits.fixed_margin_s, margin)
     decode_limit_s = view.rt_next_due_s - view.start_s - limits.fixed_margin_s
 
-    rt_tokens_waiting = sum(item.tokens for item in view.rt_prefills)
     rt_tokens = 0
-    if rt_tokens_waiting:
+    if pending:
         # A running row that is late already stays exactly as late if the step takes one TPOT.
         allowed_s = max(decode_limit_s, view.rt_tightest_tpot_s if view.rt_rows else 0.0) - base_s
         if len(waiting.lost) < len(pending):
             # A first token that is late stays late; a decode row that waits for it can still catch up.
             allowed_s = max(allowed_s, view.rt_latest_s - view.start_s - base_s)
-        fitting = mixed.prefill_tokens_within(allowed_s / margin, view.rt_prefills[0].prefix_tokens)
-        rt_tokens = min(rt_tokens_waiting, limits.chunk_tokens, max(fitting, limits.min_rt_chunk_tokens))
+        rt_tokens = _rt_prefill_tokens(view, mixed, limits, allowed_s / margin)
     rt_part_s = base_s + margin * mixed.per_prefill_token_s * rt_tokens
     if rt_tokens:
         prefix = view.rt_prefills[0].prefix_tokens
@@ -226,4 +232,5 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
         bound=bound,
         lost=waiting.lost,
         rt_pace_s=mixed.predict(rt_decode) if view.rt_rows else 0.0,
+        first_token_slack_s=0.0 if waiting.lost else waiting.tightest_s,
     )

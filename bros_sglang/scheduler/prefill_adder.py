@@ -54,7 +54,12 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             verdict = AddReqResult.NO_TOKEN
             if self._real_time_fits(req):
                 verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
-                if verdict is AddReqResult.NO_TOKEN and self._not_added(req) and self._make_room(req):
+                if (
+                    verdict is AddReqResult.NO_TOKEN
+                    and self._not_added(req)
+                    and not self.scheduler.can_wait_for_room(req)
+                    and self._make_room(req)
+                ):
                     verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
             if not self._not_added(req):
                 self._count(req)
@@ -62,16 +67,17 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
                 self.scheduler.decision.refused = verdict.name
             return verdict
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
-        lacking = (
-            self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
-            if alone
-            else self._best_effort_lacks(req)
-        )
+        on_floor = self.scheduler.owed_room is req
+        if alone or on_floor:
+            lacking = self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
+        else:
+            lacking = self._best_effort_lacks(req)
         # With nothing running, somebody has to start: other preempted requests give way to the first.
         if lacking > 0 and not (alone and self.tree_cache.held.give_up(lacking, keep_rid=req.rid)):
             return AddReqResult.NO_TOKEN
         verdict = super().add_one_req(req, has_chunked_req, truncation_align_size)
         if not self._not_added(req):
+            req.bros.on_floor = on_floor
             self._count(req)
         return verdict
 
@@ -157,8 +163,6 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         fits, chunk_limit = super()._check_prefill_budget(
             req, extend_input_len=extend_input_len, total_tokens=total_tokens - self._limit(req), **kwargs
         )
-        if not fits and req.bros.is_rt and self._missing(req) <= 0:
-            fits, chunk_limit = True, kwargs["chunk_limit"]  # what is missing gives way as it is allocated
         if chunk_limit is not None and extend_input_len <= chunk_limit:
             chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
         return fits, chunk_limit
@@ -166,7 +170,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     def _update_prefill_budget(
         self, prefix_len: int, extend_input_len: int, max_new_tokens: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Reserve the prompt alone, and charge the tokens that the step computes; SGLang charges whole pages."""
+        """Reserve the prompt alone; charge the tokens that the step computes, where SGLang charges whole pages."""
         del max_new_tokens
         super()._update_prefill_budget(prefix_len, extend_input_len, 0, *args, **kwargs)
         unfilled = self.ceil_paged_tokens(extend_input_len) - extend_input_len
@@ -238,21 +242,26 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             other.kv.kv_allocated_len - other.bros.shared_tokens for other in others if not other.bros.is_rt
         )
         room = int(self.rem_total_tokens) + int(self.tree_cache.held.tokens) + best_effort
+        owed = self.scheduler.owed_room
+        if owed is not None:
+            # Until it fits, what real-time requests give back is left for it.
+            room -= len(owed.origin_input_ids) + len(owed.output_ids) + self.per_req_token_overhead
         new = self._prompt_demand(req)
         growth = self._rt_future.growth_with(Row(self.scheduler.room.expected_remaining(req), new))
         return bool(growth + self._unfinished() < room)
 
     def _make_room(self, req: Any) -> bool:
-        """Say whether a real-time prompt has room, preempting running best-effort requests where it lacks it.
-
-        What preempted requests hold is room: it gives way when the prompt's KV is allocated.
-        """
-        missing = self._missing(req)
-        if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+        """Take room for a real-time prompt: what preempted requests hold first, then from running ones."""
+        held = self.tree_cache.held
+        with self._lock_node(req.last_node):  # its own prefix is no room for it
             missing = self._missing(req)
-        return bool(missing <= 0)
+            if missing > 0 and held.give_up(missing, keep_rid=req.rid):
+                missing = self._missing(req)
+            if missing > 0 and self.scheduler.preempt_for(self, tokens=missing, slots=0):
+                # A victim's KV is held for it; what this request needs of it goes at once.
+                held.give_up(max(self._missing(req), 0), keep_rid=req.rid)
+                missing = self._missing(req)
+        return missing <= 0
 
     def _missing(self, req: Any) -> int:
-        """Return the tokens that a real-time request's prompt lacks, beside what preempted ones hold."""
-        held = self.tree_cache.held.ledger.yieldable_beside(req.rid)
-        return self._prompt_demand(req) + 1 - int(self.rem_total_tokens) - int(held)
+        return self._prompt_demand(req) + 1 - int(self.rem_total_tokens)

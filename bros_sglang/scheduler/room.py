@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-
 from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
 
 from bros_sglang.memory.future_use import Floats, FutureUse, Row
@@ -25,7 +24,7 @@ class Room:
 
     def __init__(self, settings: BrosSettings) -> None:
         self.settings = settings
-        self.demand = RtDemand(sigmas=float(__import__("os").environ.get("SIG","2")))
+        self.demand = RtDemand()
         self.rt_output = OutputLength()
         self.be_output = OutputLength()
         self._rt_prompt_tokens = 0.0  # decaying sums over admitted real-time requests

@@ -114,6 +114,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._decision_log = _open_log(self.bros_settings.decision_log, get_parallel().tp_rank)
         self.parked: Any = None  # a ScheduleBatch of best-effort rows, or None
         self._parking_open = True  # whether this pass may still park rows
+        self.owed_room: Any = None  # the best-effort request that the floor share lets in next
+        self._runs_real_time_alone = False  # of running requests none is best-effort
         self._given_up: frozenset[int] = frozenset()  # ids of waiting requests that cannot all be on time
         self._gave_way: list[Any] = []  # preempted in this pass, to be queued at its end
         self._awaiting_first_token: list[Any] = []
@@ -339,14 +341,17 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             state.next_due_s = due_s
             tpot_s = state.slo.tpot_s
             if tpot_s < self.plan.rt_pace_s:
-                # Not even real-time work alone could keep this pace: it is given the share of an attainable one.
+                # Not even real-time work alone could keep this pace: it gets one that can be kept.
                 tpot_s = ATTAINABLE_PACES * self.plan.rt_pace_s
                 due_s = start_s + tpot_s
             rt_next_due_s = min(rt_next_due_s, due_s)
             rt_tightest_tpot_s = min(rt_tightest_tpot_s, tpot_s)
-            rt_latest_s = min(rt_latest_s, latest_catching_up(due_s, tpot_s, self.room.expected_remaining(req)))
+            rt_latest_s = min(
+                rt_latest_s, latest_catching_up(due_s, tpot_s, self.room.expected_remaining(req))
+            )
 
         chunked = self.chunked_req
+        self._runs_real_time_alone = rt_rows > 0 and not be_rows and (chunked is None or chunked.bros.is_rt)
         if chunked is not None and not chunked.bros.is_rt:
             be_protected += chunked.kv.cache_protected_len
         self._inform_tree(be_protected)
@@ -395,6 +400,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         queue: WaitingQueue = self.waiting_queue
         with_be = self.plan.be_prefill_tokens > 0
         window = queue.window(self.clock.now_s, with_be=with_be, given_up=self._given_up)
+        self.owed_room = self._find_owed_room() if with_be else None
+        if self.owed_room is not None:
+            window = [self.owed_room, *(req for req in window if req is not self.owed_room)]
         if self.is_mixed_chunk and self.plan.has_prefill:
             self._park_rows(running_batch, all_of_them=True)
         shown = {id(req) for req in window}
@@ -411,11 +419,15 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         for req in left:
             if id(req) not in shown:  # preempted in this pass, or its grammar became ready
                 queue.append(req)
-        if result.batch_to_run is None and result.running_batch.is_empty() and self.parked is not None:
+        if result.batch_to_run is None and self.parked is not None:
             # Nothing could be admitted after all: the parked rows run instead.
-            result = type(result)(batch_to_run=None, running_batch=self.parked)
-            self.parked = None
+            rows, parked, self.parked = result.running_batch, self.parked, None
             self._parking_open = False
+            if rows.is_empty():
+                rows = parked
+            else:
+                rows.merge_batch(parked)
+            result = type(result)(batch_to_run=None, running_batch=rows)
         return result
 
     def update_running_batch(self, batch: Any) -> Any:
@@ -480,6 +492,24 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         taken = {id(req) for req in admitted}
         return any(req.bros.is_rt and id(req) not in taken for req in self.waiting_queue)
 
+    def _find_owed_room(self) -> Any:
+        """Return the best-effort request that the floor share lets in next, before real-time ones; or None.
+
+        One at a time: only where none holds room, since real-time requests fill the pool.
+        """
+        if not self.floor.is_due or self.parked is not None or not self._runs_real_time_alone:
+            return None
+        return next(iter(self.waiting_queue.be.head(1, self.clock.now_s)), None)
+
+    def can_wait_for_room(self, req: Any) -> bool:
+        """Say whether a real-time request may leave best-effort ones their room a little longer.
+
+        With every decode step some of them end and give theirs back, while what is taken from one in the
+        middle has to be computed again.
+        """
+        keep_s = req.bros.slo.ttft_s * (1.0 - self.bros_settings.room_patience)
+        return not req.output_ids and self.plan.first_token_slack_s > keep_s
+
     def _preemptible(self, batch: Any, *, rt: bool = False) -> list[Any]:
         """Return the best-effort (or real-time) requests of a batch that may be preempted.
 
@@ -504,7 +534,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         together would not make the room.
         """
         batches = [adder.running_batch] if self.parked is None else [adder.running_batch, self.parked]
-        reqs = [req for batch in batches for req in self._preemptible(batch)]
+        reqs = [req for batch in batches for req in self._preemptible(batch) if not req.bros.on_floor]
         chosen = self.room.victims(
             reqs, tokens=tokens, slots=slots, now_s=self.clock.now_s, tree=self.tree_cache
         )

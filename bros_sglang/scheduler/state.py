@@ -30,6 +30,7 @@ class ReqState:
     next_due_s: float = float("inf")  # of a running real-time request's next token, as of the last plan
     preemptions: int = 0
     parked_passes: int = 0
+    on_floor: bool = False  # let in by the floor share: real-time admission takes no room from it
     shared_tokens: int = 0  # cached by others when it was first admitted: its end does not give them back
     quantile: float = 0.5  # where its output length is taken to lie among its like, 0 to 1
     finished: bool = False  # it was counted among the finished

@@ -57,9 +57,7 @@ class WaitingQueue:
         """Take a request out; tell whether it was there."""
         return self.rt.discard(req) or self.be.discard(req)
 
-    def window(
-        self, now_s: float, *, with_be: bool, given_up: frozenset[int] = frozenset()
-    ) -> list[Any]:
+    def window(self, now_s: float, *, with_be: bool, given_up: frozenset[int] = frozenset()) -> list[Any]:
         """Return the requests that a pass looks at, in order of preference.
 
         given_up: ids of real-time requests that stand behind the others, unless they have waited too long.

@@ -41,3 +41,19 @@ def test_the_doubling_cap_falls_back_at_once() -> None:
     cap = AimdCap()
     assert [cap.update(binds=False) for _ in range(3)] == [256, 512, 1024]
     assert cap.update(binds=True) == 128
+
+
+def test_what_it_had_before_a_burst_counts() -> None:
+    floor = FloorShare(share=0.1, largest_s=0.05, credit_s=0.3)
+    floor.step(seconds=1.0, best_effort_share=1.0, best_effort_waits=True)
+    floor.step(seconds=2.9, best_effort_share=0.0, best_effort_waits=True)
+    assert floor.owed_s == 0.0
+    floor.step(seconds=1.0, best_effort_share=0.0, best_effort_waits=True)
+    assert floor.is_due
+
+
+def test_no_share_owes_nothing() -> None:
+    floor = FloorShare(share=0.0)
+    floor.step(seconds=100.0, best_effort_share=0.0, best_effort_waits=True)
+    assert not floor.is_due
+    assert floor.owed_s == 0.0

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bros_sglang.policies.slack import PendingPrefill, Slo, first_token_due, next_token_due, waiting_slack
+from bros_sglang.policies.slack import (
+    PendingPrefill,
+    Slo,
+    first_token_due,
+    latest_catching_up,
+    next_token_due,
+    waiting_slack,
+)
 
 SLO = Slo(ttft_s=0.5, tpot_s=0.05)
 
@@ -50,3 +58,36 @@ def test_lending_the_slack_makes_no_kept_request_late(items: list[tuple[float, f
         if position not in result.lost:
             at += item.work_s
             assert at <= item.due_s + 1e-6
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 3), st.floats(0.01, 1)), max_size=7),
+    st.floats(0, 1),
+)
+def test_as_few_as_possible_are_given_up(items: list[tuple[float, float]], start: float) -> None:
+    pending = [PendingPrefill(due, work) for due, work in sorted(items)]
+
+    def on_time(chosen: tuple[int, ...]) -> bool:
+        at = start
+        for position in chosen:
+            at += pending[position].work_s
+            if at > pending[position].due_s:
+                return False
+        return True
+
+    positions = range(len(pending))
+    most = max(
+        len(some) for n in range(len(pending) + 1) for some in combinations(positions, n) if on_time(some)
+    )
+    lost = waiting_slack(pending, start).lost
+    assert len(pending) - len(lost) == most
+
+
+def test_the_longest_gives_way_to_two_short_ones() -> None:
+    pending = [PendingPrefill(1.0, 0.9), PendingPrefill(1.1, 0.3), PendingPrefill(1.2, 0.3)]
+    assert waiting_slack(pending, start_s=0.0).lost == (0,)
+
+
+def test_a_row_with_many_tokens_to_come_can_catch_up() -> None:
+    assert latest_catching_up(10.0, 0.05, 0) == 10.0
+    assert math.isclose(latest_catching_up(10.0, 0.05, 100), 11.25)

@@ -159,6 +159,8 @@ def test_preemptions_and_prefix_hits():
     out = result(record(cached_tokens=25), record("b", BE, preemptions=2), record("c", preemptions=1))
     assert (out["preemptions"], out["rt"]["preemptions"]) == (3, 1)
     assert out["prefix_hit_rate"] == pytest.approx(25 / 300)
+    assert out["rt"]["prefix_hit_rate"] == pytest.approx(25 / 200)
+    assert out["be"]["prefix_hit_rate"] == 0
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1))

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# What evals/results/memory/README.md reports. Run from the repository root: run.sh [s1|s3|hits|hour|micro|placement|all]
+# Traces: ../shared/traces or $BROS_TRACES. On one quiet core: s1 8 min, s3 8 min, hits 5 min, hour 5 min, micro 10 min.
+set -uo pipefail
+here=evals/results/memory
+bros=${BROS:-.venv/bin/bros}
+python=${PYTHON:-.venv/bin/python}
+case ${1:-all} in
+s1|all)
+  "$python" -m bros_sglang.evals.memory.pressure --rt sharegpt:rate=3 --be paper:outstanding=128 --pool-tokens 98000 \
+    --seconds "${SECONDS_S1:-60}" --json $here/pressure-s1.json ;;&
+s3|all)
+  "$python" -m bros_sglang.evals.memory.pressure --rt mooncake --speed 0.25 --be paper:outstanding=128,prefix=1000 \
+    --step-time roofline --pool-tokens "${POOL_S3:-200000}" --ttft-ms 2000 --seconds "${SECONDS_S3:-60}" \
+    --variants "all on;dropped;lru;no headroom;no headroom, dropped;host cache" --json $here/pressure-s3.json ;;&
+hits|all)
+  out=$(mktemp -d)/run
+  "$bros" eval replay --rt mooncake --speed 0.25 --be arxiv:outstanding=64 --pool-tokens 300000 \
+    --policies rt-alone,fcfs-mixed,priority-mixed,bros --seconds 120 --ttft-ms 2000 --tpot-ms 50 --out "$out" &&
+    cp "$out/results.json" $here/rt-hits.json ;;&
+hour|all)
+  for page in 1 16; do
+    "$bros" eval memory --steps 100000 --page-size $page --json $here/hour-page$page.json --picture $here/hour-page$page.png
+  done ;;&
+micro|all)
+  "$bros" eval memory --micro --json $here/micro.json ;;&
+placement|all)
+  for page in 1 16; do
+    "$bros" eval memory --steps 4000 --page-size $page --json $here/placement-page$page.json --picture $here/pool-page$page.png
+  done ;;
+esac
