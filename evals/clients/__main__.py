@@ -6,9 +6,11 @@ python -m bros_sglang.evals.clients --out evals/results/clients      (or: make c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -114,22 +116,25 @@ def _one(run: ClientRun, url: str) -> dict[str, Any]:
     """Run a client to its end; its class's requests must have been served, and none of the other class."""
     before, started_s = _served(url), time.monotonic()
     environment = {**os.environ, **TINY_ENV, "PYTHONUNBUFFERED": "1", **dict(run.env)}
-    output, code = "", -1
-    try:
-        done = subprocess.run(  # noqa: S603 (our own command)
-            run.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            env=environment,
-            check=False,
-        )
-        output, code = done.stdout, done.returncode
-    except subprocess.TimeoutExpired:
-        output = f"not done after {_TIMEOUT_S:.0f} s"
+    code = -1
+    with subprocess.Popen(  # noqa: S603 (our own command)
+        run.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_TIMEOUT_S)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            output = f"not done after {_TIMEOUT_S:.0f} s"
+        finally:  # load generators start processes of their own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
     wanted = {"rt": run.rt, "be": run.be}
     seen = _settled(url, before, wanted)
     ok = code == 0 and all(
