@@ -134,6 +134,8 @@ def test_nothing_waits_on_a_cpu() -> None:
         (["--stages", ""], "--stages: unknown nothing"),
         (["--rates", "1,x"], "--rates '1,x': give requests per second"),
         (["--rates", "0"], "--rates '0'"),
+        (["--only", "nope/*"], "--only 'nope/*': no cell"),
+        (["--only", "load/*", "--stages", "host"], "--only 'load/*': no cell"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
