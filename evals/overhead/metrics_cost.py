@@ -4,10 +4,10 @@
 
 One real scheduler per load, driven as in a replay without a forward pass, in a process of its own. Blocks of
 passes with metrics and without alternate on the same state (ABBA), so that whatever else the machine does
-falls on both. Timed is the scheduler's loop, `get_next_batch_to_run` and `process_batch_result`, in CPU time of
-its thread, which other processes on the machine do not add to. Metrics are
-what `--enable-metrics` adds of bros: histograms and the update of counters and gauges once a second, in
-Prometheus's multi-process files. What `/bros/status` counts stays on in both.
+falls on both. Timed is the scheduler's loop, `get_next_batch_to_run` and `process_batch_result`, in CPU time
+of its thread, which other processes on the machine do not add to. Metrics are what `--enable-metrics` adds of
+bros: histograms and the update of counters and gauges once a second, in Prometheus's multi-process files.
+What `/bros/status` counts stays on in both.
 """
 
 from __future__ import annotations
