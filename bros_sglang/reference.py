@@ -15,7 +15,7 @@ from bros_sglang import launch_args
 from bros_sglang.settings import CHANGEABLE, BrosSettings, flag_of, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _SCHEDULER_LABELS: Final = ("model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank")
 
@@ -54,9 +54,9 @@ _METRICS_HEAD: Final = """\
 *Made from the code by `make reference`; do not edit.*
 
 With `--enable-metrics` these stand in SGLang's `/metrics` beside its own. Every one carries the labels of
-SGLang's scheduler metrics (`model_name`, `tp_rank`, …); those marked with a class have `request_class` too:
-`rt` or `be`. A dashboard and alerts: [monitoring.md](monitoring.md). What the figures mean, and some queries:
-[operating.md](operating.md).
+SGLang's scheduler metrics (`model_name`, `tp_rank`, …), or `model_name` alone where the HTTP process counts;
+those marked with a class have `request_class` too: `rt` or `be`. A dashboard and alerts:
+[monitoring.md](monitoring.md). What the figures mean, and some queries: [operating.md](operating.md).
 
 | metric | kind | class | |
 | --- | --- | --- | --- |
@@ -84,23 +84,30 @@ class _Silent:
 
 
 def metrics() -> list[Metric]:
-    """Return every metric that a scheduler registers, in the order of registration."""
-    from prometheus_client import REGISTRY
-
+    """Return every metric that a scheduler and the HTTP server register, in the order of registration."""
+    from bros_sglang import door
     from bros_sglang.scheduler.books import Books
     from bros_sglang.scheduler.metrics import BrosMetrics
 
+    books, labels = Books(load_settings().target_share), dict.fromkeys(_SCHEDULER_LABELS, "")
+    return [
+        *_registered(lambda: BrosMetrics(books, _Silent(), labels)),  # type: ignore[arg-type]
+        *_registered(lambda: door._refusal_counter("")),
+    ]
+
+
+def _registered(make: Callable[[], object]) -> Iterator[Metric]:
+    """Describe what `make` registers with prometheus_client, and take it out of there again."""
+    from prometheus_client import REGISTRY
+
     known = set(REGISTRY._collector_to_names)
-    labels = dict.fromkeys(_SCHEDULER_LABELS, "")
-    BrosMetrics(Books(load_settings().target_share), _Silent(), labels)  # type: ignore[arg-type]
+    make()
     made: list[Any] = [one for one in REGISTRY._collector_to_names if one not in known]
-    found = []
     for collector in made:
         REGISTRY.unregister(collector)
         (family,) = collector.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        found.append(Metric(name, family.type, tuple(collector._labelnames), family.documentation))
-    return found
+        yield Metric(name, family.type, tuple(collector._labelnames), family.documentation)
 
 
 def settings_page() -> str:

@@ -43,7 +43,8 @@ def monitoring(
     typer.echo(
         f"Written to {folder}, watching {', '.join(targets)} (start it with --enable-metrics).\n"
         f"  cd {folder} && docker compose up -d    # Prometheus on :9090, Grafana on :3000\n"
-        "Without Docker, see docs/monitoring.md."
+        "Without Docker: prometheus --config.file=prometheus.yml there, and import "
+        "grafana/dashboards/bros.json into a Grafana."
     )
 
 

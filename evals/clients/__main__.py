@@ -44,6 +44,8 @@ def main() -> None:
             results = _all(chosen, Path(scratch), values.venvs.resolve())
     except LiveError as error:
         raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the server is stopped, nothing was written") from None
     if values.out is not None:
         values.out.mkdir(parents=True, exist_ok=True)
         (values.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
