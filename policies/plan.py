@@ -118,6 +118,16 @@ def _unsized(
     return Plan(rt_tokens, be_tokens, be_rows, time_limit_s, lendable_s, predicted_s, Bound.CHUNK, lost)
 
 
+def _rt_prefill_s(view: View, decode_limit_s: float, *, some_kept: bool) -> float:
+    """Return how long a step with real-time prefill may last for the sake of the running rows."""
+    # A running row that is late already stays exactly as late if the step takes one TPOT.
+    seconds = max(decode_limit_s, view.rt_tightest_tpot_s if view.rt_rows else 0.0)
+    if some_kept:
+        # A first token that is late stays late; a decode row that waits for it can still catch up.
+        seconds = max(seconds, view.rt_latest_s - view.start_s)
+    return seconds
+
+
 def _rt_prefill_tokens(view: View, cost: Coefficients, limits: Limits, seconds: float) -> int:
     """Return how much of the waiting real-time prefill a step takes that may last so long for it."""
     waiting = sum(item.tokens for item in view.rt_prefills)
@@ -153,11 +163,7 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
 
     rt_tokens = 0
     if pending:
-        # A running row that is late already stays exactly as late if the step takes one TPOT.
-        allowed_s = max(decode_limit_s, view.rt_tightest_tpot_s if view.rt_rows else 0.0) - base_s
-        if len(waiting.lost) < len(pending):
-            # A first token that is late stays late; a decode row that waits for it can still catch up.
-            allowed_s = max(allowed_s, view.rt_latest_s - view.start_s - base_s)
+        allowed_s = _rt_prefill_s(view, decode_limit_s, some_kept=len(waiting.lost) < len(pending)) - base_s
         rt_tokens = _rt_prefill_tokens(view, mixed, limits, allowed_s / margin)
     rt_part_s = base_s + margin * mixed.per_prefill_token_s * rt_tokens
     if rt_tokens:

@@ -170,7 +170,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
     def _update_prefill_budget(
         self, prefix_len: int, extend_input_len: int, max_new_tokens: int, *args: Any, **kwargs: Any
     ) -> None:
-        """Reserve the prompt alone; charge the tokens that the step computes, where SGLang charges whole pages."""
+        """Reserve the prompt alone; charge what the step computes, where SGLang charges whole pages."""
         del max_new_tokens
         super()._update_prefill_budget(prefix_len, extend_input_len, 0, *args, **kwargs)
         unfilled = self.ceil_paged_tokens(extend_input_len) - extend_input_len

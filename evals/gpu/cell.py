@@ -24,6 +24,8 @@ class Cell:
     estimate_s: float
     run: Callable[[], dict[str, Any]]
     needs: tuple[tuple[str, str], ...] = ()  # (stage, cell) that must be done before
+    server: str = ""  # cells behind each other with the same one share a running server
+    start_s: float = 0.0  # comes on top where the cell before left no such server
 
     @property
     def key(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,9 @@ def gpu(
     out: Annotated[Path, typer.Option(help="Output folder; a run in it goes on where it ended.")],
     stages: Annotated[str, typer.Option(help=f"Some of {','.join(STAGES)}.")] = ",".join(STAGES),
     *,
+    only: Annotated[
+        str | None, typer.Option(help="Only cells of these names, with commas: load/bros*,syncs/*.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="A tiny model on the CPU, short loads: tries the script.")
     ] = False,
@@ -92,6 +96,11 @@ def gpu(
             pack(out, archive)
 
     cells = [cell for name in STAGES if name in chosen for cell in STAGES[name](run)]
+    if only is not None:
+        patterns = [pattern.strip() for pattern in only.split(",")]
+        cells = [cell for cell in cells if any(fnmatchcase(cell.key, pattern) for pattern in patterns)]
+        if not cells:
+            _refuse(f"--only {only!r}: no cell of the chosen stages has such a name")
     try:
         with terminate_as_interrupt():
             summary = run_cells(

@@ -67,6 +67,8 @@ def measured(
     outcome = measure_url(url, probe.identify(url), plan, POLICIES[policy], 0, on_tick)
     write_requests(run.folder("requests"), [(policy, 1, outcome.run.records)], name=name)
     result = dict(outcome.result)
+    # Says whether lengths are a trace's or a formula's.
+    result["workloads"] = [load.name for load in (plan.rt, plan.be) if load is not None]
     failed = result["rt"]["failed"] + result["be"]["failed"]
     if failed:
         result["first_error"] = next((r.error for r in outcome.run.records if r.error), "")

@@ -69,6 +69,7 @@ def run_cells(
     after every record, so that a kill loses one cell at most.
     """
     summary = Summary()
+    running = ""
     for index, cell in enumerate(cells):
         before = store.get(cell.stage, cell.name)
         if is_settled(before, retry=retry):
@@ -82,11 +83,13 @@ def run_cells(
             summary.counts["blocked" if hopeless else "waiting"] += 1
             say(f"{where}: needs {', '.join(map('/'.join, lacking))}")
             continue
-        if not budget.allows(cell.estimate_s):
+        estimate_s = cell.estimate_s + (cell.start_s if not running or cell.server != running else 0.0)
+        if not budget.allows(estimate_s):
             summary.counts["left"] += 1
-            say(f"{where}: left, it takes about {cell.estimate_s:.0f} s and {budget.left_s():.0f} s remain")
+            say(f"{where}: left, it takes about {estimate_s:.0f} s and {budget.left_s():.0f} s remain")
             continue
-        say(f"{where}: about {cell.estimate_s:.0f} s …")
+        say(f"{where}: about {estimate_s:.0f} s …")
+        running = cell.server
         attempts = before.attempts if before is not None and before.status != "unfinished" else 0
         record = _tried(cell, attempts + 1, budget)
         record.device = device_facts()

@@ -122,7 +122,7 @@ def _load(results: Results, pictures: Sequence[str]) -> str:
     text = (
         f"## Mixed load\n\nModel `{settings.get('model')}`, pool of {settings.get('pool_tokens'):,} tokens, "
         f"{settings.get('running')} seats, chunks of {settings.get('chunk_tokens'):,}; "
-        f"RT `{settings.get('rt')}`, BE `{settings.get('be')}`; {settings.get('seconds'):g} s each; targets "
+        f"{_workloads(results)}; {settings.get('seconds'):g} s each; targets "
         f"TTFT {settings.get('ttft_ms'):g} ms, TPOT {settings.get('tpot_ms'):g} ms.\n\n"
     )
     headings = ("RT/s", "policy", "TTFT p50 / p99 ms", "TPOT p99 ms", "within", "BE tokens/s", "of bound",
@@ -131,6 +131,12 @@ def _load(results: Results, pictures: Sequence[str]) -> str:
     if PICTURES["load"] in pictures:
         text += f"\n\n![Mixed load](images/{PICTURES['load']})"
     return text
+
+
+def _workloads(results: Results) -> str:
+    """Name the loads as they were drawn: a trace's lengths, or a formula's where the trace was not there."""
+    names = [name for r in results.stage("load").values() for name in r.get("workloads", ())]
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(names)) or "workloads not recorded"
 
 
 def _overhead(results: Results) -> str:

@@ -96,8 +96,11 @@ class Loaded(NamedTuple):
     run: Callable[[], None]
 
 
-def build_loaded(policy: str, running: int, waiting: int, folder: Path) -> Loaded:
-    """Build a scheduler for `running` requests with `waiting` more behind them; it may write in `folder`."""
+def build_loaded(policy: str, running: int, waiting: int, folder: Path, seconds: float = 60.0) -> Loaded:
+    """Build a scheduler for `running` requests with `waiting` more behind them; it may write in `folder`.
+
+    `seconds`: virtual time after which `run` ends, unless somebody ends it before.
+    """
     tempfile.tempdir = str(folder)
     spec = policy_spec(policy)
     config = SchedulerConfig(
@@ -111,14 +114,14 @@ def build_loaded(policy: str, running: int, waiting: int, folder: Path) -> Loade
     be = parse_workload(
         f"uniform:prompt=64-128,output=256-400,outstanding={running + waiting}", RequestClass.BE, seed=0
     )
-    rt = parse_workload("sharegpt:rate=3,scale=4", RequestClass.RT, seed=0, seconds=60.0)
+    rt = parse_workload("sharegpt:rate=3,scale=4", RequestClass.RT, seed=0, seconds=seconds)
 
     def is_there() -> bool:
         enough = len(scheduler.running_batch.reqs) > 0.8 * running
         return enough and len(scheduler.waiting_queue) > 0.8 * waiting
 
     def run() -> None:
-        options = ReplayOptions(seconds=60.0, drain_s=0.0, cpu_s_per_pass=0.0)
+        options = ReplayOptions(seconds=seconds, drain_s=0.0, cpu_s_per_pass=0.0)
         replay(scheduler, [rt, be], AFFINE, spec.tagging, options)
         tempfile.tempdir = None
 

@@ -4,9 +4,10 @@
 
 One real scheduler per load, driven as in a replay without a forward pass, in a process of its own. Blocks of
 passes with metrics and without alternate on the same state (ABBA), so that whatever else the machine does
-falls on both. Timed is the scheduler's loop: `get_next_batch_to_run` and `process_batch_result`. Metrics are
-what `--enable-metrics` adds of bros: histograms and the update of counters and gauges once a second, in
-Prometheus's multi-process files. What `/bros/status` counts stays on in both.
+falls on both. Timed is the scheduler's loop, `get_next_batch_to_run` and `process_batch_result`, in CPU time
+of its thread, which other processes on the machine do not add to. Metrics are what `--enable-metrics` adds of
+bros: histograms and the update of counters and gauges once a second, in Prometheus's multi-process files.
+What `/bros/status` counts stays on in both.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from rich.table import Table
 
 from bros_sglang.evals.overhead.measure import build_loaded, in_own_process
 
-_NOW = time.perf_counter  # bound before the replay puts virtual time into the modules
+_NOW = time.thread_time  # bound before the replay puts virtual time into the modules
 _LABELS = {"model_name": "stub", "engine_type": "unified", "tp_rank": 0, "pp_rank": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsCost:
-    """One load; microseconds of this machine, raw block means beside what follows from them."""
+    """One load; microseconds of CPU time on this machine, raw block means beside what follows from them."""
 
     running: int
     waiting: int
@@ -111,6 +112,8 @@ class _Blocks:
 
     def result(self, running: int, waiting: int, number: int) -> MetricsCost:
         """Return what was measured."""
+        if self._block < len(self._order):
+            raise RuntimeError(f"the load was there for {self._block} blocks of {len(self._order)} alone")
         per_pass = [1e6 * seconds / self._per_block for seconds in self._sums_s]
         on = [us for us, is_on in zip(per_pass, self._order, strict=True) if is_on]
         off = [us for us, is_on in zip(per_pass, self._order, strict=True) if not is_on]
@@ -123,7 +126,7 @@ def _measure(running: int, waiting: int, number: int, passes: int, pairs: int, p
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before prometheus_client is imported
         from bros_sglang.scheduler.metrics import BrosMetrics
 
-        loaded = build_loaded("bros", running, waiting, Path(folder))
+        loaded = build_loaded("bros", running, waiting, Path(folder), seconds=1200.0)
         scheduler = loaded.scheduler
         metrics = BrosMetrics(scheduler.books, scheduler.status_reporter, _LABELS)
         scheduler.books.observer = None

@@ -55,7 +55,7 @@ def run_on_scheduler(job: ReplayJob, progress: Progress | None = None) -> JobRes
 
 
 def _facts(job: ReplayJob, outcome: ReplayOutcome, flags: dict[str, Any]) -> RunFacts:
-    sglang_s = outcome.wall_s - outcome.own_wall_s
+    sglang_share = 1.0 - outcome.own_wall_s / outcome.wall_s
     return RunFacts(
         policy=job.label,
         start_s=job.measure_from_s,
@@ -80,8 +80,8 @@ def _facts(job: ReplayJob, outcome: ReplayOutcome, flags: dict[str, Any]) -> Run
                 "cpu_s": outcome.cpu_s,
                 "passes_per_s": outcome.passes / outcome.wall_s,
                 "passes_per_cpu_s": outcome.passes / outcome.cpu_s if outcome.cpu_s else None,
-                "sglang_share": sglang_s / outcome.wall_s,
-                "sglang_cpu_us_per_pass": 1e6 * sglang_s / max(1, outcome.passes),
+                "sglang_share": sglang_share,
+                "sglang_cpu_us_per_pass": 1e6 * outcome.cpu_s * sglang_share / max(1, outcome.passes),
             },
         },
     )

@@ -241,10 +241,9 @@ def compare(
 
 
 def _between(recorded: Sequence[RecordedStep], run: Run) -> list[RecordedStep]:
-    """Return the passes of a run's measured part."""
+    """Return the passes of a run, its warm-up included."""
     zero_s = run.facts.clock_zero_s or 0.0
-    start_s, end_s = zero_s + run.facts.start_s, zero_s + run.facts.end_s
-    return [step for step in recorded if start_s <= step.launched_s < end_s]
+    return [step for step in recorded if zero_s <= step.launched_s < zero_s + run.facts.end_s]
 
 
 def stalled_share(steps: Sequence[RecordedStep], model: LinearStepTime) -> float:

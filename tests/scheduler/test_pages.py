@@ -13,7 +13,7 @@ pytestmark = pytest.mark.server  # builds SGLang's scheduler
 RT, BE = RequestClass.RT, RequestClass.BE
 
 
-@pytest.mark.parametrize("page_size", [16, 64])
+@pytest.mark.parametrize("page_size", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_prompts_shorter_than_a_page(page_size: int) -> None:
     draws = (
         Draw(RT, 12, 20, (1, 15), (1, 40), limit=40),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bros_sglang.evals.gpu.cell import Cell
 from bros_sglang.evals.gpu.loads import measured, mixed_plan
+from bros_sglang.evals.live.policy_flags import POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +35,19 @@ def mixed_cells(run: GpuRun) -> list[Cell]:
 
 
 def _cells_of(run: GpuRun, policies: Sequence[str]) -> list[Cell]:
-    made = []
-    for policy in policies:
-        for index, rate in enumerate(run.scale.rates[:1] if policy == "be-alone" else run.scale.rates):
-            estimate_s = run.scale.run_s() + (run.scale.start_s if index == 0 else 0.0)
-            measure = partial(_measure, run, policy, rate)
-            made.append(Cell("load", cell_name(policy, rate), estimate_s, measure, NEEDS))
-    return made
+    return [
+        Cell(
+            "load",
+            cell_name(policy, rate),
+            run.scale.run_s(),
+            partial(_measure, run, policy, rate),
+            NEEDS,
+            server=" ".join(POLICIES[policy].flags),
+            start_s=run.scale.start_s,
+        )
+        for policy in policies
+        for rate in (run.scale.rates[:1] if policy == "be-alone" else run.scale.rates)
+    ]
 
 
 def _measure(run: GpuRun, policy: str, rate: float) -> dict[str, Any]:

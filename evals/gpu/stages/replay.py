@@ -54,7 +54,7 @@ def _compare(run: GpuRun, policy: str, rate: float) -> dict[str, Any]:
             policy,
             "as the live server was started",
             flags=arguments_as_flags(settings),
-            tagging=Tagging(bros_tag=True, rt_priority=RT_PRIORITY, be_priority=BE_PRIORITY),
+            tagging=Tagging(bros_tag=True, rt_priority=RT_PRIORITY, be_priority=BE_PRIORITY, ignore_eos=True),
         ),
         rt=plan.rt,
         be=plan.be,
@@ -67,7 +67,7 @@ def _compare(run: GpuRun, policy: str, rate: float) -> dict[str, Any]:
         drain_s=plan.grace_s,
         cpu_s_per_pass=0.0 if model.blocking else CPU_S_PER_PASS,
         measure_from_s=plan.warmup_s,
-        **_between(model),
+        frontend=model.frontend,
     )
     (result,) = run_jobs([job], run.folder("logs"))
     if isinstance(result, ReplayFailedError):
@@ -75,12 +75,6 @@ def _compare(run: GpuRun, policy: str, rate: float) -> dict[str, Any]:
     replayed = compute_result(Run(result.records, result.facts))
     figures = [_figure(name, path, live, replayed) for name, path in REPLAY_FIGURES.items()]
     return {"rate": rate, "figures": figures, "within": sum(f["within"] for f in figures)}
-
-
-def _between(model: LinearStepTime) -> dict[str, Any]:
-    """Return what lies between client and scheduler, as the replay takes it from the model."""
-    name = next(name for name in ("frontend", "frontend_s") if hasattr(model, name))
-    return {name: getattr(model, name)}
 
 
 def _figure(

@@ -11,12 +11,14 @@ s1|all)
     --seconds "${SECONDS_S1:-60}" --json $here/pressure-s1.json ;;&
 s3|all)
   "$python" -m bros_sglang.evals.memory.pressure --rt mooncake --speed 0.25 --be paper:outstanding=128,prefix=1000 \
-    --step-time roofline --pool-tokens "${POOL_S3:-200000}" --ttft-ms 2000 --seconds "${SECONDS_S3:-60}" \
+    --step-time roofline --pool-tokens "${POOL_S3:-143000}" --ttft-ms 2000 --seconds "${SECONDS_S3:-60}" \
     --variants "all on;dropped;lru;no headroom;no headroom, dropped;host cache" --json $here/pressure-s3.json ;;&
 hits|all)
   out=$(mktemp -d)/run
-  "$bros" eval replay --rt mooncake --speed 0.25 --be arxiv:outstanding=64 --pool-tokens 300000 \
-    --policies rt-alone,fcfs-mixed,priority-mixed,bros --seconds 120 --ttft-ms 2000 --tpot-ms 50 --out "$out" &&
+  # All lengths by 16 or 8, so that minutes of the trace (conversations take that long to come back) fit a short run.
+  "$bros" eval replay --rt mooncake:scale=16 --speed 2 --be arxiv:outstanding=64,scale=8 --pool-tokens 60000 \
+    --policies rt-alone,fcfs-mixed,priority-mixed,bros --seconds 120 --ttft-ms 400 --tpot-ms 50 \
+    --step-time affine-llama3-8b-h200 --out "$out" &&
     cp "$out/results.json" $here/rt-hits.json ;;&
 hour|all)
   for page in 1 16; do

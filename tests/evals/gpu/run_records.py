@@ -36,6 +36,7 @@ def load(policy: str, rate: float, *, rt: float, be: float, attainment: float | 
     result = {
         "rate": rate,
         "policy": policy,
+        "workloads": [f"sharegpt:rate={rate:g} [sharegpt_8k_lengths.csv]", "paper:outstanding=128"],
         "rt": {
             "requests": 100 if attainment is not None else 0,
             "ttft_ms": latency,

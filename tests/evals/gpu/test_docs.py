@@ -76,6 +76,7 @@ def test_every_section_is_there_and_the_ceilings_stand_beside_the_figures() -> N
         assert f"## {heading}\n" in text, heading
     assert "NVIDIA H200, driver 580.159.03" in text
     assert "python -m bros_sglang.evals.gpu --out run" in text
+    assert "`sharegpt:rate=1.5 [sharegpt_8k_lengths.csv]`, `paper:outstanding=128`; 45 s each" in text
     assert "30.0 (60%)" in text  # a copy, of the link's 50 GB/s
     assert "| attention/flashinfer-page1-bros | skipped | flashinfer is not installed |" in text
     assert "images/gpu-load.png" in text

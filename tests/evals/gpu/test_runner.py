@@ -90,6 +90,20 @@ def test_what_does_not_fit_is_left_and_shorter_cells_behind_it_run(store: CellSt
     assert (long.runs, short.runs) == (1, 1)
 
 
+def test_a_server_that_no_cell_before_left_running_counts_too(store: CellStore) -> None:
+    def cell(name: str, server: str) -> Cell:
+        return Cell("load", name, 10.0, Work({}), server=server, start_s=100.0)
+
+    cells = [cell("a", "fcfs"), cell("b", "fcfs"), cell("c", "bros")]
+    frozen = Budget(STOP_S + 50.0, lambda: 0.0)
+    assert run(cells, store, frozen).counts["left"] == 3
+    enough = Budget(STOP_S + 115.0, lambda: 0.0)
+    summary = run(cells, store, enough)
+    assert summary.counts["done"] == 3  # a and c bring a server each; b finds one
+    store.path("load", "b").unlink()
+    assert run(cells, store, frozen).counts["left"] == 1  # b alone has to start one
+
+
 def test_a_cell_that_the_budget_cuts_off_runs_again(store: CellStore) -> None:
     runs = []
 

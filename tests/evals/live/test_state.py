@@ -71,9 +71,9 @@ def test_what_is_something_else_is_no_state(read, text) -> None:
         read(text)
 
 
-def be_load() -> LoadPlan:
+def be_load(seconds: float = 0.6) -> LoadPlan:
     be = parse_workload("uniform:prompt=10-20,output=5-9,outstanding=3", RequestClass.BE, exact_limit=True)
-    return LoadPlan(None, be, seconds=0.6)
+    return LoadPlan(None, be, seconds=seconds)
 
 
 async def test_a_run_is_sampled_while_it_lasts(monkeypatch) -> None:
@@ -81,7 +81,7 @@ async def test_a_run_is_sampled_while_it_lasts(monkeypatch) -> None:
     async with StreamingServer(owner="vllm", metrics=VLLM) as server:
         counts = iter(range(12, 10_000))
         server.next_metrics = lambda: VLLM.replace(" 12.0", f" {next(counts)}")
-        run = await LoadGenerator(server.url, OpenAIDialect(model="m"), be_load()).run()
+        run = await LoadGenerator(server.url, OpenAIDialect(model="m"), be_load(1.5)).run()
     result = compute_result(run)
     assert result["server_state"] == {"from": "/metrics"}
     assert result["queue_length"]["all"] == {"mean": 3.0, "p99": 3.0, "max": 3.0}

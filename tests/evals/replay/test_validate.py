@@ -130,7 +130,7 @@ def test_a_live_server_is_held_against_its_replay(tmp_path: Path) -> None:
             "--policies",
             "bros",
             "--seconds",
-            "6",
+            "15",
             "--rounds",
             "1",
             "--profile-seconds",
