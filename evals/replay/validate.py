@@ -11,6 +11,7 @@ in order takes three quarters of one over scattered slots. Prompts differ from r
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from bros_sglang.evals.replay.arrivals import Tagging
 from bros_sglang.evals.replay.job import ReplayFailedError, ReplayJob
 from bros_sglang.evals.replay.policies import PolicySpec
 from bros_sglang.evals.replay.processes import run_jobs
-from bros_sglang.evals.step_time.fit import OUTLIER_FACTOR, durations, fit_steps
+from bros_sglang.evals.step_time.fit import OUTLIER_FACTOR, FitError, durations, fit_steps
 from bros_sglang.evals.step_time.jitter import MeasuredVariation
 from bros_sglang.evals.step_time.profile import ProfileLoad, fitted, recording_command
 from bros_sglang.evals.step_time.record import read_steps
@@ -80,7 +81,12 @@ LOADS = (
 
 
 def figures_of(runs: Sequence[Run]) -> dict[str, float | None]:
-    """Return what is compared: latencies over the requests of all runs, the median of their throughputs."""
+    """Return what is compared: latencies over the requests of all runs, the median of their throughputs.
+
+    All None without runs.
+    """
+    if not runs:
+        return dict.fromkeys(FIGURES)
     ttft = distribution_ms(record.ttft_s for run in runs for record in run.rt)
     tpot = distribution_ms(record.tpot_s for run in runs for record in run.rt)
     be_tokens_per_s = median(compute_result(run)["be"]["tokens_per_s"] for run in runs)
@@ -96,7 +102,7 @@ class Comparison:
     load: ValidationLoad
     live: Sequence[Run]
     replayed: Sequence[Run]
-    replayed_own: Sequence[Run]  # with a model fitted to the measured rounds' own passes
+    replayed_own: Sequence[Run]  # with a model fitted to the measured rounds' own passes; empty: too few
     stalled_share: float  # of the measured time, in passes that took over four times what the model says
 
     def rows(self) -> list[dict[str, Any]]:
@@ -219,7 +225,7 @@ def compare(
     """Fit models to what was recorded, replay each load as often as it was measured, and compare.
 
     Raises:
-        FitError: too few passes of a kind were recorded.
+        FitError: too few passes of a kind were recorded in the profile.
         ReplayFailedError: a replay did not finish.
     """
     profiled = fitted(measured.recorded, measured.profile, measured.times, measured.arguments).model
@@ -229,12 +235,13 @@ def compare(
         on_phase(f"{measured.policy}: replaying {load.name}")
         live = measured.rounds[load.name]
         own_steps = [step for run in live for step in _between(measured.recorded, run)]
-        own, _ = fit_steps(own_steps, "own passes", blocking=profiled.blocking)
-        prefixes = [_prefix(load, number) for number in range(len(live))]
-        own.frontend = measured_frontend(live, measured.times, prefixes)
-        replayed, replayed_own = (
-            _replayed(measured.policy, load, seconds, model, len(live), folder) for model in (profiled, own)
-        )
+        replayed = _replayed(measured.policy, load, seconds, profiled, len(live), folder)
+        replayed_own: list[Run] = []
+        with contextlib.suppress(FitError):  # a short run on a busy machine; the profile is what counts
+            own, _ = fit_steps(own_steps, "own passes", blocking=profiled.blocking)
+            prefixes = [_prefix(load, number) for number in range(len(live))]
+            own.frontend = measured_frontend(live, measured.times, prefixes)
+            replayed_own = _replayed(measured.policy, load, seconds, own, len(live), folder)
         stalled = stalled_share(own_steps, profiled)
         comparisons.append(Comparison(measured.policy, load, live, replayed, replayed_own, stalled))
     return comparisons

@@ -66,6 +66,8 @@ def test_what_was_not_measured_is_not_within() -> None:
     rows = comparison([nothing], [run(0.1)]).rows()
     assert [row["within"] for row in rows] == [False] * len(FIGURES)
     assert rows[0]["live"] is rows[0]["ratio"] is rows[0]["live_spread"] is None
+    unfitted = Comparison("fcfs", LOADS[0], [run(0.1)], [run(0.1)], [], 0.0).rows()
+    assert [(row["within"], row["ratio_own_steps"]) for row in unfitted] == [(True, None)] * len(FIGURES)
 
 
 def test_the_table_of_the_docs_is_made_from_what_is_written(tmp_path: Path) -> None:
