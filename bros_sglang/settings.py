@@ -157,6 +157,7 @@ CHANGEABLE: Final = (
     *("ttft_ms", "tpot_ms", "tier_priority_ttft_ms", "tier_priority_tpot_ms"),
     *("arrival_guard", "decode_lead", "margin_bands", "fixed_margin_ms", "be_floor_share"),
     *("headroom_min_share", "headroom_max_share", "rt_cache_max_share", "max_preemptions"),
+    "room_patience",
 )
 
 
