@@ -246,6 +246,7 @@ CHANGEABLE: Final = (
     *("max_queued_rt", "max_queued_be"),
     *("arrival_guard", "decode_lead", "margin_bands", "fixed_margin_ms", "be_floor_share"),
     *("headroom_min_share", "headroom_max_share", "rt_cache_max_share", "max_preemptions"),
+    "room_patience",
 )
 
 

@@ -27,6 +27,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         super().__init__(*args, **kwargs)
         plan = scheduler.plan
         self._be_tokens = plan.be_prefill_tokens
+        if scheduler.owed_room is not None:
+            # Real-time prefill that waits for room may have been planned for the whole chunk.
+            self._be_tokens = self.rem_chunk_tokens or self._be_tokens
         self._in_be_share = False
         self._future: FutureUse | None = None  # of all requests, once a best-effort candidate is looked at
         self._rt_future: FutureUse | None = None  # of real-time requests, once one of them is looked at
@@ -115,7 +118,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             and self._be_tokens > 0
             and self.rem_input_tokens > 0
             and self.new_chunked_req is None
-            and not self.scheduler.rt_left_waiting(self.can_run_list)
+            and (
+                self.scheduler.owed_room is not None or not self.scheduler.rt_left_waiting(self.can_run_list)
+            )
         ):
             return AddReqResult.CONTINUE
         return state

@@ -400,7 +400,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         queue: WaitingQueue = self.waiting_queue
         with_be = self.plan.be_prefill_tokens > 0
         window = queue.window(self.clock.now_s, with_be=with_be, given_up=self._given_up)
-        self.owed_room = self._find_owed_room() if with_be else None
+        self.owed_room = self._find_owed_room()
         if self.owed_room is not None:
             window = [self.owed_room, *(req for req in window if req is not self.owed_room)]
         if self.is_mixed_chunk and self.plan.has_prefill:
@@ -629,6 +629,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Teach the model with rank 0's measurements, and complete the records of those steps."""
         self.meter.learn(measured, self.clock.now_s)
         for step, seconds in measured:
+            if not 0.0 <= seconds < _INFINITY:
+                continue  # a clock that jumped
             self.room.step_took(seconds)
             record = self.decisions.ended(step, seconds)
             if record is not None:

@@ -139,6 +139,10 @@ def _measure(policy: str, running: int, waiting: int, passes: int, pipe: Any) ->
                 setattr(scheduler, name, timer.own_work(getattr(scheduler, name)))
             for name in ("window", "take", "append"):
                 setattr(queue, name, timer.own_work(getattr(queue, name)))
+            from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
+
+            for name in ("_best_effort_lacks", "_real_time_fits"):
+                setattr(BrosPrefillAdder, name, timer.own_work(getattr(BrosPrefillAdder, name)))
         else:
             scheduler.policy.calc_priority = timer.own_work(scheduler.policy.calc_priority)
 
