@@ -31,6 +31,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         self._be_tokens = plan.be_prefill_tokens
         self._in_be_share = False
         self._reserve: int | None = None  # tokens that best-effort admission leaves alone
+        # The scheduler has made room for the chunk in flight (`BrosScheduler._make_room_for_chunk`).
+        self.memory_budget.available_chunk_tokens = lambda chunk_limit: chunk_limit
+        self._promised = scheduler.promised_to_chunk()  # to a prefill in flight, not in the budget
         self._best_effort_tokens: int | None = None  # KV and reservations of running best-effort requests
         if self.rem_chunk_tokens is not None:
             # A best-effort chunk is in flight only where no real-time request waits (it gave way otherwise).
@@ -63,6 +66,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
             self._reserve = self.scheduler.best_effort_reserve()
         alone = not self.can_run_list and self.running_batch.is_empty() and self.scheduler.parked is None
         lacking = self._total_demand(req) + (0 if alone else self._reserve) - int(self.rem_total_tokens) + 1
+        lacking += self._promised
         # With nothing running, somebody has to start: other preempted requests give way to the first.
         if lacking > 0 and not (alone and self.tree_cache.held.give_up(lacking, keep_rid=req.rid)):
             return AddReqResult.NO_TOKEN
@@ -188,8 +192,10 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         return self._missing_now(req) <= 0 and self._may_outgrow_best_effort(total_tokens)
 
     def _missing_now(self, req: Any) -> int:
-        """Return the tokens that a real-time request's prompt lacks (0 or less: none)."""
+        """Return the tokens that a real-time request lacks for this step (0 or less: none)."""
         new = self.ceil_paged_tokens(len(req.full_untruncated_fill_ids) - req.prefix_len)
+        if self.rem_chunk_tokens is not None:
+            new = min(new, self.ceil_paged_tokens(max(self.rem_chunk_tokens, 0)))
         growth = min(_GROWTH_TOKENS, self.scheduler.room.expected_remaining(req))
         return int(new + growth + self.per_req_token_overhead - self.cur_rem_tokens)
 
@@ -198,7 +204,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         if self._best_effort_tokens is None:
             self._best_effort_tokens = self.scheduler.best_effort_tokens(self.running_batch)
         taken = self._best_effort_tokens + self.tree_cache.held.tokens
-        return bool(total_tokens < int(self.rem_total_tokens) + taken)
+        return bool(total_tokens < int(self.rem_total_tokens) + taken - self._promised)
 
     def give_back(self, req: Any) -> None:
         """Forget the tokens reserved for a running request that was preempted."""
