@@ -33,6 +33,8 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         self._in_be_share = False
         self._future: FutureUse | None = None  # of all requests, once a best-effort candidate is looked at
         self._rt_future: FutureUse | None = None  # of real-time requests, once one of them is looked at
+        # The scheduler has made room for the chunk in flight (`BrosScheduler._make_room_for_chunk`).
+        self.memory_budget.available_chunk_tokens = lambda chunk_limit: chunk_limit
         if self.rem_chunk_tokens is not None:
             # A best-effort chunk is in flight only where no real-time request waits (it gave way otherwise).
             self.rem_chunk_tokens = plan.rt_prefill_tokens or plan.be_prefill_tokens
@@ -89,23 +91,6 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         for future in (self._future, self._rt_future if req.bros.is_rt else None):
             if future is not None:
                 future.add(self.scheduler.room.row(req))
-
-    def add_chunked_req(self, req: Any) -> Any:
-        """Continue the prefill in flight; a real-time one takes the room that its next chunk lacks."""
-        if req.bros.is_rt:
-            chunk = min(self.rem_chunk_tokens or (1 << 30), self.chunked_req_limit or (1 << 30))
-            left = len(req.full_untruncated_fill_ids) - req.prefix_len
-            self._free(self.ceil_paged_tokens(min(chunk, left)) + self.per_req_token_overhead + 1)
-        return super().add_chunked_req(req)
-
-    def _free(self, wanted: int) -> None:
-        """Free so many tokens at once: SGLang cuts a chunk in flight to what is free or evictable."""
-        held = self.tree_cache.held
-        if (missing := wanted - int(self.rem_total_tokens)) > 0:
-            held.give_up(missing)
-        if (missing := wanted - int(self.rem_total_tokens)) > 0:
-            self.scheduler.preempt_for(self, tokens=missing, slots=0)
-            held.give_up(max(wanted - int(self.rem_total_tokens), 0))
 
     def budget_state(self) -> Any:
         """Keep the loop going past a spent real-time share while the best-effort share is open."""
@@ -168,6 +153,8 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         fits, chunk_limit = super()._check_prefill_budget(
             req, extend_input_len=extend_input_len, total_tokens=total_tokens - self._limit(req), **kwargs
         )
+        if not fits and req.bros.is_rt and self._missing(req) <= 0:
+            fits, chunk_limit = True, kwargs["chunk_limit"]  # there is room for its first chunk
         if chunk_limit is not None and extend_input_len <= chunk_limit:
             chunk_limit = max(chunk_limit, self.ceil_paged_tokens(extend_input_len))
         return fits, chunk_limit
@@ -269,4 +256,9 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         return missing <= 0
 
     def _missing(self, req: Any) -> int:
-        return self._prompt_demand(req) + 1 - int(self.rem_total_tokens)
+        """Return the tokens that a real-time prompt lacks in this step: it takes its room chunk by chunk."""
+        new = self._prompt_demand(req)
+        if self.rem_chunk_tokens is not None:
+            chunk = self.ceil_paged_tokens(max(self.rem_chunk_tokens, 0)) + self.per_req_token_overhead
+            new = min(new, int(chunk))
+        return new + 1 - int(self.rem_total_tokens)

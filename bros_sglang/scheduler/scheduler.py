@@ -271,12 +271,8 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         if len(self.waiting_queue) == 0 and self.chunked_req is None and running_batch.is_empty():
             self.plan = _NO_PLAN
             return False
-        if self.chunked_req is not None and not self.chunked_req.bros.is_rt:
-            room = self.token_to_kv_pool_allocator.available_size() + int(self.tree_cache.evictable_size())
-            rows = 0 if running_batch.is_empty() else running_batch.new_tokens_required_next_decode()
-            alone = running_batch.is_empty() and len(self.waiting_queue) == 0
-            if len(self.waiting_queue.rt) or (room < rows + self.limits.min_be_chunk_tokens and not alone):
-                self._give_up_chunk()
+        if self.chunked_req is not None and not self.chunked_req.bros.is_rt and len(self.waiting_queue.rt):
+            self._give_up_chunk()
         view = self._view(running_batch)
         self.plan = plan_step(view, self.meter.model, self.limits)
         if self.limits.sizing == "aimd":
@@ -293,7 +289,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             # A chunk ends with a page, but for the last one.
             self.policy.chunk_limit = share if share >= left else share // self.page_size * self.page_size
             if self.policy.chunk_limit == 0:
-                return not running_batch.is_empty() or self._force_chunk()
+                if not running_batch.is_empty():
+                    return True
+                self._force_chunk()
+            self._make_room_for_chunk(min(self.policy.chunk_limit, left), running_batch)
         return not self.plan.has_prefill and not running_batch.is_empty()
 
     def _note_given_up(self) -> None:
@@ -306,10 +305,48 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
             window.insert(0, self.chunked_req)
         self._given_up = frozenset(id(window[position]) for position in self.plan.lost)
 
-    def _force_chunk(self) -> bool:
+    def _force_chunk(self) -> None:
         """Let a chunk in flight move where nothing else could run."""
         self.policy.chunk_limit = self.chunked_prefill_size
-        return False
+
+    def _make_room_for_chunk(self, tokens: int, running_batch: Any) -> None:
+        """See to it that the next chunk of a prefill in flight can be allocated, or let it give way.
+
+        A prompt takes its room chunk by chunk, so that best-effort requests may end in the meantime. For a
+        real-time chunk they are preempted where that is not enough.
+        """
+        req, tree = self.chunked_req, self.tree_cache
+        missing = self._chunk_lacks(tokens, running_batch)
+        if missing > 0 and req.bros.is_rt:
+            tree.held.give_up(missing, keep_rid=req.rid)
+            missing = self._chunk_lacks(tokens, running_batch)
+            if missing > 0:
+                victims = self.room.victims(
+                    self._preemptible(running_batch),
+                    tokens=missing,
+                    slots=0,
+                    now_s=self.clock.now_s,
+                    tree=tree,
+                )
+                for victim in victims:
+                    self._release(victim)
+                self._gave_way += victims
+                self._drop_rows(victims, running_batch)
+                tree.held.give_up(self._chunk_lacks(tokens, running_batch), keep_rid=req.rid)
+                missing = self._chunk_lacks(tokens, running_batch)
+        if missing <= 0:
+            return
+        self.policy.chunk_limit = (tokens - missing) // self.page_size * self.page_size
+        if self.policy.chunk_limit <= 0:
+            self.policy.chunk_limit = None
+            self._give_up_chunk()
+
+    def _chunk_lacks(self, tokens: int, running_batch: Any) -> int:
+        """Return what a chunk lacks beside the decode rows that may ride along (0 or less: nothing)."""
+        pages = -(-tokens // self.page_size) + 1
+        rows = 0 if running_batch.is_empty() else running_batch.new_tokens_required_next_decode()
+        room = self.token_to_kv_pool_allocator.available_size() + self.tree_cache.evictable_size()
+        return int(pages * self.page_size + rows - room)
 
     def _view(self, running_batch: Any) -> View:
         """Collect the numbers that the step is planned on."""
