@@ -176,6 +176,18 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam("sglang.srt.managers.schedule_policy", "PrefillAdder.add_one_req", "admission by class", ("req",)),
     Seam(
         "sglang.srt.managers.schedule_policy",
+        "PrefillAdder.add_chunked_req",
+        "takes room for a real-time chunk",
+        ("req",),
+    ),
+    Seam(
+        "sglang.srt.managers.schedule_policy",
+        "PrefillAdder._update_prefill_budget",
+        "reserves prompts alone",
+        ("prefix_len", "extend_input_len", "max_new_tokens"),
+    ),
+    Seam(
+        "sglang.srt.managers.schedule_policy",
         "PrefillAdder.preempt_to_schedule",
         "takes slots from BE",
         ("req",),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bros_sglang.memory.future_use import FutureUse, Row
@@ -19,11 +19,13 @@ def fullest(requests: list[Row]) -> float:
     return most - now
 
 
+@settings(deadline=None)
 @given(rows)
 def test_the_fullest_moment_is_that_of_a_count_step_by_step(requests: list[Row]) -> None:
     assert FutureUse(requests).growth() == pytest.approx(fullest(requests))
 
 
+@settings(deadline=None)
 @given(rows, st.builds(Row, st.integers(0, 50), st.integers(0, 500)))
 def test_a_candidate_counts_with_what_it_takes_at_once(requests: list[Row], candidate: Row) -> None:
     future = FutureUse(requests)
@@ -34,6 +36,7 @@ def test_a_candidate_counts_with_what_it_takes_at_once(requests: list[Row], cand
     assert len(future) == len(requests) + 1
 
 
+@settings(deadline=None)
 @given(rows)
 def test_never_more_than_every_output_reserved(requests: list[Row]) -> None:
     assert FutureUse(requests).growth() <= sum(row.remaining for row in requests)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bros_sglang.policies.slack import (
@@ -47,6 +47,7 @@ def test_nothing_pending_binds_nothing() -> None:
     assert waiting_slack([], 5.0).tightest_s == math.inf
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 2)), max_size=20), st.floats(0, 10))
 def test_lending_the_slack_makes_no_kept_request_late(items: list[tuple[float, float]], start: float) -> None:
     pending = [PendingPrefill(due, work) for due, work in sorted(items)]
@@ -60,6 +61,7 @@ def test_lending_the_slack_makes_no_kept_request_late(items: list[tuple[float, f
             assert at <= item.due_s + 1e-6
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 3), st.floats(0.01, 1)), max_size=7),
     st.floats(0, 1),

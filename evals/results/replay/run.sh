@@ -29,7 +29,7 @@ opt|all)
     --policies rt-alone,fcfs-mixed,priority-mixed,round-robin,bros --seconds 120 --ttft-ms 400 --tpot-ms 200 ;;&
 ablation|all)
   for variant in "" be_floor_share=0 keep_preempted=false park_decodes=false 'batch_sizing="fixed"' \
-    'batch_sizing="aimd"' decode_lead=0 "headroom_max_share=0,headroom_min_share=0" mixed_chunk=false; do
+    'batch_sizing="aimd"' decode_lead=0 room_patience=0 "headroom_max_share=0,headroom_min_share=0" mixed_chunk=false; do
     tr ',' '\n' <<<"$variant" >/tmp/bros-ablation.toml
     BROS_CONFIG=/tmp/bros-ablation.toml replay "ablation-${variant:-none}" $small --rt sharegpt:rate=3 \
       --be paper:outstanding=128 --policies bros --seconds 120 --ttft-ms 400 --tpot-ms 50
