@@ -36,7 +36,7 @@ def all_ended(seen: Seen, requests: int) -> None:
 @pytest.mark.parametrize(
     ("page_size", "flags"),
     [
-        pytest.param(1, {}, id="pages of 1"),
+        pytest.param(1, {}, id="pages of 1", marks=pytest.mark.slow),  # test_aborts.py runs it, too
         pytest.param(1, NO_OVERLAP, id="pages of 1, no overlap", marks=pytest.mark.slow),
         pytest.param(16, {}, id="pages of 16", marks=pytest.mark.slow),
         pytest.param(16, NO_OVERLAP, id="pages of 16, no overlap"),

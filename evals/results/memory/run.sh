@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What evals/results/memory/README.md reports. Run from the repository root: run.sh [s1|s3|hits|hour|micro|placement|all]
-# Traces: ../shared/traces or $BROS_TRACES. On one quiet core: s1 8 min, s3 8 min, hits 5 min, hour 5 min, micro 10 min.
+# What evals/results/memory/README.md reports. Run from the repository root: run.sh [s1|s3|hits|churn|micro|placement|all]
+# Traces: ../shared/traces or $BROS_TRACES. On one quiet core: s1 8 min, s3 8 min, hits 5 min, churn 2 min, micro 10 min.
 set -uo pipefail
 here=evals/results/memory
 bros=${BROS:-.venv/bin/bros}
@@ -20,10 +20,8 @@ hits|all)
     --policies rt-alone,fcfs-mixed,priority-mixed,bros --seconds 120 --ttft-ms 400 --tpot-ms 50 \
     --step-time affine-llama3-8b-h200 --out "$out" &&
     cp "$out/results.json" $here/rt-hits.json ;;&
-hour|all)
-  for page in 1 16; do
-    "$bros" eval memory --steps 100000 --page-size $page --json $here/hour-page$page.json --picture $here/hour-page$page.png
-  done ;;&
+churn|all)
+  "$bros" eval memory --steps 10000 --page-size 1 --json $here/churn-10000-page1.json ;;&
 micro|all)
   "$bros" eval memory --micro --json $here/micro.json ;;&
 placement|all)
