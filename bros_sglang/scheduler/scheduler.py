@@ -357,6 +357,9 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         base = self.bros_settings.deadline_base
         rt_rows = rt_context = be_rows = be_context = be_protected = 0
         rt_next_due_s = rt_tightest_tpot_s = rt_latest_s = _INFINITY
+        rt_prefill_waits = len(self.waiting_queue.rt) > 0 or (
+            self.chunked_req is not None and self.chunked_req.bros.is_rt
+        )
         for req in running_batch.reqs:
             kv_tokens = req.kv.kv_committed_len
             state: ReqState = req.bros
@@ -383,9 +386,10 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
                 due_s = start_s + tpot_s
             rt_next_due_s = min(rt_next_due_s, due_s)
             rt_tightest_tpot_s = min(rt_tightest_tpot_s, tpot_s)
-            rt_latest_s = min(
-                rt_latest_s, latest_catching_up(due_s, tpot_s, self.room.expected_remaining(req))
-            )
+            if rt_prefill_waits:
+                rt_latest_s = min(
+                    rt_latest_s, latest_catching_up(due_s, tpot_s, self.room.expected_remaining(req))
+                )
 
         chunked = self.chunked_req
         self._runs_real_time_alone = rt_rows > 0 and not be_rows and (chunked is None or chunked.bros.is_rt)
