@@ -176,18 +176,6 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam("sglang.srt.managers.schedule_policy", "PrefillAdder.add_one_req", "admission by class", ("req",)),
     Seam(
         "sglang.srt.managers.schedule_policy",
-        "PrefillAdder.add_chunked_req",
-        "takes room for a real-time chunk",
-        ("req",),
-    ),
-    Seam(
-        "sglang.srt.managers.schedule_policy",
-        "PrefillAdder._update_prefill_budget",
-        "reserves prompts alone",
-        ("prefix_len", "extend_input_len", "max_new_tokens"),
-    ),
-    Seam(
-        "sglang.srt.managers.schedule_policy",
         "PrefillAdder.preempt_to_schedule",
         "takes slots from BE",
         ("req",),
@@ -195,22 +183,28 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(
         "sglang.srt.managers.schedule_policy",
         "PrefillAdder._get_running_request_total_token_offset",
-        "gives back a victim's reservation",
+        "reserves nothing one by one",
         ("req",),
     ),
     Seam(
         "sglang.srt.managers.schedule_policy",
         "PrefillAdder._check_prefill_budget",
-        "counts expected output, and tokens instead of pages",
+        "counts the prompt alone, and tokens instead of pages",
         ("req", "extend_input_len", "total_tokens", "chunk_limit"),
     ),
     Seam(
         "sglang.srt.managers.schedule_policy",
         "PrefillAdder._update_prefill_budget",
-        "charges tokens instead of pages",
-        ("prefix_len", "extend_input_len"),
+        "reserves prompts alone, and charges tokens instead of pages",
+        ("prefix_len", "extend_input_len", "max_new_tokens"),
     ),
     Seam("sglang.srt.managers.schedule_policy", "AddReqResult", "admission verdicts"),
+    Seam(
+        f"{_MEMORY}.prefill_budget",
+        "PrefillBudget.available_chunk_tokens",
+        "a chunk in flight has its room already",
+        ("chunk_limit",),
+    ),
     # Requests and batches.
     Seam(_BATCH, "Req.reset_for_retract", "preemption"),
     Seam(_BATCH, "Req.next_output_finishes_by_length", "spares rows that end by themselves"),

@@ -14,7 +14,6 @@ class Candidate:
     index: int  # the caller's name for it, returned as is
     private_tokens: int  # KV outside the tree: kv_allocated_len - cache_protected_len
     exclusive_tokens: int  # KV in the tree that it alone keeps locked
-    reserved_tokens: int  # room that admission keeps for tokens it has yet to generate
     generated_tokens: int
     remaining_tokens: int  # until its length limit: it may end sooner
     age_s: float  # since it arrived
@@ -25,18 +24,13 @@ class Candidate:
         """KV that becomes available: what others share stays locked and is not counted."""
         return self.private_tokens + self.exclusive_tokens
 
-    @property
-    def frees_tokens(self) -> int:
-        """Room that preempting it gives to admission."""
-        return self.kv_tokens + self.reserved_tokens
-
     def loss(self, needed_tokens: int) -> float:
         """Tokens of work that preempting it for `needed_tokens` is expected to cost.
 
         Partial preemption: no more is recomputed than is really taken. A request near its end would have
         freed everything by itself soon, so its KV counts again by the share of its output that is done.
         """
-        taken = min(self.kv_tokens, max(needed_tokens - self.reserved_tokens, 0))
+        taken = min(self.kv_tokens, max(needed_tokens, 0))
         done = self.generated_tokens / max(self.generated_tokens + self.remaining_tokens, 1)
         return RESTART_TOKENS + taken + done * self.kv_tokens
 
@@ -56,10 +50,10 @@ def choose_victims(
     """
     if needed_tokens <= 0 and needed_slots <= 0:
         return []
-    useful = [c for c in candidates if c.frees_tokens > 0 or needed_slots > 0]
+    useful = [c for c in candidates if c.kv_tokens > 0 or needed_slots > 0]
     fresh = [c for c in useful if c.preemptions < max_preemptions]
     for pool in (fresh, useful):
-        if sum(c.frees_tokens for c in pool) >= needed_tokens and len(pool) >= max(needed_slots, 1):
+        if sum(c.kv_tokens for c in pool) >= needed_tokens and len(pool) >= max(needed_slots, 1):
             return [c.index for c in _cover(pool, needed_tokens, needed_slots)]
     return []
 
@@ -80,10 +74,10 @@ def choose_rt_victims(
     for _, candidate in by_slack:
         if freed >= needed_tokens and len(chosen) >= max(needed_slots, 1):
             break
-        if candidate.frees_tokens <= 0 and len(chosen) >= needed_slots:
+        if candidate.kv_tokens <= 0 and len(chosen) >= needed_slots:
             continue
         chosen.append(candidate.index)
-        freed += candidate.frees_tokens
+        freed += candidate.kv_tokens
     return chosen if freed >= needed_tokens and len(chosen) >= needed_slots else []
 
 
@@ -91,7 +85,7 @@ def _cover(pool: Sequence[Candidate], needed_tokens: int, needed_slots: int) -> 
     """Cheapest of two covers: the best single request, or the best per token freed with spares dropped."""
     by_rate = sorted(
         pool,
-        key=lambda c: (c.loss(needed_tokens) / max(min(c.frees_tokens, needed_tokens), 1), c.age_s),
+        key=lambda c: (c.loss(needed_tokens) / max(min(c.kv_tokens, needed_tokens), 1), c.age_s),
     )
     greedy: list[Candidate] = []
     freed = 0
@@ -99,14 +93,14 @@ def _cover(pool: Sequence[Candidate], needed_tokens: int, needed_slots: int) -> 
         if freed >= needed_tokens and len(greedy) >= needed_slots:
             break
         greedy.append(candidate)
-        freed += candidate.frees_tokens
+        freed += candidate.kv_tokens
     for candidate in sorted(greedy, key=lambda c: -c.loss(needed_tokens)):
-        if freed - candidate.frees_tokens >= needed_tokens and len(greedy) > max(needed_slots, 1):
+        if freed - candidate.kv_tokens >= needed_tokens and len(greedy) > max(needed_slots, 1):
             greedy.remove(candidate)
-            freed -= candidate.frees_tokens
+            freed -= candidate.kv_tokens
     if needed_slots > 1:
         return greedy
-    singles = [c for c in pool if c.frees_tokens >= needed_tokens]
+    singles = [c for c in pool if c.kv_tokens >= needed_tokens]
     if not singles:
         return greedy
     best = min(singles, key=lambda c: (c.loss(needed_tokens), c.age_s))
@@ -118,5 +112,5 @@ def _losses(chosen: Sequence[Candidate], needed_tokens: int) -> list[float]:
     losses, left = [], needed_tokens
     for candidate in chosen:
         losses.append(candidate.loss(max(left, 0)))
-        left -= candidate.frees_tokens
+        left -= candidate.kv_tokens
     return losses

@@ -153,7 +153,6 @@ class Room:
                 index=index,
                 private_tokens=req.kv.kv_allocated_len - req.kv.cache_protected_len,
                 exclusive_tokens=tree.exclusive_tokens(req),
-                reserved_tokens=0,  # what is needed is needed now
                 generated_tokens=len(req.output_ids),
                 remaining_tokens=self.expected_remaining(req),
                 age_s=now_s - req.bros.arrival_s,

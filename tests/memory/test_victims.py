@@ -4,10 +4,8 @@ from hypothesis import strategies as st
 from bros_sglang.memory.victims import Candidate, choose_rt_victims, choose_victims
 
 
-def candidate(
-    index=0, private=0, exclusive=0, reserved=0, generated=0, remaining=100, age_s=0.0, preemptions=0
-):
-    return Candidate(index, private, exclusive, reserved, generated, remaining, age_s, preemptions)
+def candidate(index=0, private=0, exclusive=0, generated=0, remaining=100, age_s=0.0, preemptions=0):
+    return Candidate(index, private, exclusive, generated, remaining, age_s, preemptions)
 
 
 candidates = st.lists(
@@ -15,7 +13,6 @@ candidates = st.lists(
         candidate,
         private=st.integers(0, 500),
         exclusive=st.integers(0, 500),
-        reserved=st.integers(0, 200),
         generated=st.integers(0, 100),
         remaining=st.integers(0, 100),
         age_s=st.floats(0, 100),
@@ -33,15 +30,15 @@ candidates = st.lists(
 def test_enough_is_freed_or_nobody_is_touched(pool, needed_tokens, needed_slots):
     chosen = choose_victims(pool, needed_tokens=needed_tokens, needed_slots=needed_slots)
     assert len(set(chosen)) == len(chosen)
-    freed = sum(pool[i].frees_tokens for i in chosen)
-    possible = sum(c.frees_tokens for c in pool) >= needed_tokens and len(pool) >= needed_slots
+    freed = sum(pool[i].kv_tokens for i in chosen)
+    possible = sum(c.kv_tokens for c in pool) >= needed_tokens and len(pool) >= needed_slots
     if needed_tokens == needed_slots == 0 or not possible:
         assert chosen == []
         return
     assert freed >= needed_tokens
     assert len(chosen) >= needed_slots
     for index in chosen:
-        spared = freed - pool[index].frees_tokens
+        spared = freed - pool[index].kv_tokens
         assert spared < needed_tokens or len(chosen) <= max(needed_slots, 1), "nobody is preempted in vain"
 
 
@@ -74,11 +71,6 @@ def test_one_large_request_rather_than_three_small_ones():
     assert choose_victims(pool, needed_tokens=300) == [3]
 
 
-def test_a_reservation_costs_nothing_to_take():
-    pool = [candidate(0, private=500), candidate(1, private=500, reserved=400)]
-    assert choose_victims(pool, needed_tokens=300) == [1]
-
-
 def test_often_preempted_requests_are_spared_while_others_suffice():
     pool = [candidate(0, private=100, preemptions=8), candidate(1, private=500, age_s=50)]
     assert choose_victims(pool, needed_tokens=90, max_preemptions=8) == [1]
@@ -91,8 +83,8 @@ def test_real_time_gives_way_by_slack(pool, data):
     needed = data.draw(st.integers(1, 2500))
     chosen = choose_rt_victims(pool, slack, needed_tokens=needed)
     if not chosen:
-        assert sum(c.frees_tokens for c in pool) < needed
+        assert sum(c.kv_tokens for c in pool) < needed
         return
-    assert sum(pool[i].frees_tokens for i in chosen) >= needed
-    left_out = [i for i in range(len(pool)) if i not in chosen and pool[i].frees_tokens]
+    assert sum(pool[i].kv_tokens for i in chosen) >= needed
+    left_out = [i for i in range(len(pool)) if i not in chosen and pool[i].kv_tokens]
     assert all(slack[i] <= min(slack[j] for j in chosen) for i in left_out)
