@@ -123,7 +123,7 @@ class BrosSettings(BaseModel):
         description="Aim at this share of every target; the rest is for what is not predicted.",
     )
     arrival_guard: Share = Field(
-        0.15,
+        0.075,
         description="Longest step, as a share of the tightest recent TTFT target: an arrival waits for it.",
     )
     decode_lead: Annotated[float, Field(ge=0, le=10)] = Field(
