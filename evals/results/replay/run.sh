@@ -18,6 +18,11 @@ s1|all)
     replay "s1-rate$rate-tpot$tpot" $small --rt sharegpt:rate=$rate --be paper:outstanding=128 --policies $all \
       --seconds 120 --ttft-ms 400 --tpot-ms $tpot
   done; done ;;&
+pool|all)
+  for rate in 3.3 5; do
+    replay "s1-rate$rate-tpot50-pool500k" ${small/120000/500000} --rt sharegpt:rate=$rate --be paper:outstanding=128 \
+      --policies rt-alone,fcfs,fcfs-mixed,priority-mixed,round-robin,bros --seconds 120 --ttft-ms 400 --tpot-ms 50
+  done ;;&
 s2|all)
   replay s2-azure $small --rt azure --be arxiv:outstanding=64 --policies rt-alone,fcfs-mixed,priority-mixed,bros \
     --seconds 300 --ttft-ms 400 --tpot-ms 50 ;;&
@@ -29,7 +34,7 @@ opt|all)
     --policies rt-alone,fcfs-mixed,priority-mixed,round-robin,bros --seconds 120 --ttft-ms 400 --tpot-ms 200 ;;&
 ablation|all)
   for variant in "" be_floor_share=0 keep_preempted=false park_decodes=false 'batch_sizing="fixed"' \
-    'batch_sizing="aimd"' decode_lead=0 room_patience=0 "headroom_max_share=0,headroom_min_share=0" mixed_chunk=false; do
+    'batch_sizing="aimd"' decode_lead=0 room_patience=0 arrival_guard=0.15 "headroom_max_share=0,headroom_min_share=0" mixed_chunk=false; do
     tr ',' '\n' <<<"$variant" >/tmp/bros-ablation.toml
     BROS_CONFIG=/tmp/bros-ablation.toml replay "ablation-${variant:-none}" $small --rt sharegpt:rate=3 \
       --be paper:outstanding=128 --policies bros --seconds 120 --ttft-ms 400 --tpot-ms 50
