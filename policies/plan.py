@@ -19,6 +19,9 @@ _REFILL_PACE: Final = 0.8  # of the TPOT target
 # Real-time steps may take so many times what they take without best-effort work, however tight the targets:
 # nothing is won by holding best-effort work back for a target that real-time work alone would miss.
 ATTAINABLE_PACES: Final = 2.0
+# While nothing binds but arrivals that may come, a step may take so many times what its decode rows take: a
+# short guard would leave no time for best-effort prefill otherwise, and rows would end without successors.
+_ROWS_AND_PREFILL: Final = 1.5
 
 
 class Bound(StrEnum):
@@ -135,6 +138,18 @@ def _rt_prefill_tokens(view: View, cost: Coefficients, limits: Limits, seconds: 
     return min(waiting, limits.chunk_tokens, max(fitting, limits.min_rt_chunk_tokens))
 
 
+def _arrivals_limit_s(view: View, mixed: Coefficients, limits: Limits, margin: float) -> float:
+    """Return how long a step may take that delays nobody but real-time requests yet to arrive."""
+    rows = StepShape(
+        decode_rows=view.rt_rows + view.be_rows, decode_context=view.rt_context + view.be_context
+    )
+    limit_s = max(limits.arrival_guard_s, _ROWS_AND_PREFILL * margin * mixed.predict(rows))
+    if view.rt_prefills or view.rt_rows:
+        rt_rows = StepShape(decode_rows=view.rt_rows, decode_context=view.rt_context)
+        limit_s = max(limit_s, ATTAINABLE_PACES * margin * mixed.predict(rt_rows))
+    return limit_s
+
+
 def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     """Plan one step.
 
@@ -172,9 +187,8 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
 
     # What may be lent: the whole step has to end before any deadline that it delays.
     bound = Bound.NO_RT
-    time_limit_s = limits.arrival_guard_s
+    time_limit_s = _arrivals_limit_s(view, mixed, limits, margin)
     if rt_about:
-        time_limit_s = max(time_limit_s, ATTAINABLE_PACES * base_s)
         bound = Bound.ARRIVALS
         ttft_limit_s = rt_part_s + waiting.tightest_s
         if ttft_limit_s < time_limit_s:

@@ -31,6 +31,14 @@ def test_without_real_time_best_effort_takes_the_whole_chunk() -> None:
     assert plan.be_rows == 50
 
 
+def test_decode_rows_never_take_the_whole_time_that_arrivals_leave() -> None:
+    view = replace(IDLE, be_rows=500, be_context=5000, be_prefill_tokens=10_000)
+    plan = plan_step(view, MODEL, replace(LIMITS, arrival_guard_s=0.004))
+    assert plan.be_rows == 500
+    # 10 ms of rows leave 5 ms: 166 tokens.
+    assert 160 <= plan.be_prefill_tokens <= 167
+
+
 def test_a_next_token_deadline_limits_what_is_lent() -> None:
     view = replace(
         IDLE,
