@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
+from bros_sglang.evals.report.log_axis import plain_log_axis
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -37,8 +39,8 @@ def draw_validation(comparisons: Sequence[Comparison], path: Path) -> None:
                     linewidth=1,
                     label=label if number == 0 else None,
                 )
+        plain_log_axis(upper, "x")
         upper.set(
-            xscale="log",
             xlabel="RT TTFT, ms",
             ylabel="share of requests" if column == 0 else "",
             title=f"{comparison.policy}, {comparison.load.name}",
