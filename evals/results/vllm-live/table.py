@@ -29,7 +29,8 @@ def times(value: float | None, alone: float | None) -> str:
 
 def low_high(policy: str) -> str:
     shares = [one["rt"]["attainment"] for one in rounds if one["policy"] == policy]
-    return f"{100 * min(shares):.0f}–{100 * max(shares):.0f} %"
+    least, most = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
+    return f"{least} %" if least == most else f"{least}–{most} %"
 
 
 def counted(value: float | None) -> str:
