@@ -76,7 +76,7 @@ def test_counts_follow_the_requests(client: httpx.Client) -> None:
     before = _status(client)
     seen = []
     with ThreadPoolExecutor(12) as pool:
-        jobs = [pool.submit(_generate, client, i, "be", 60) for i in range(8)]
+        jobs = [pool.submit(_generate, client, i, "be", 200) for i in range(8)]
         jobs += [pool.submit(_generate, client, 100 + i, "rt", 20) for i in range(4)]
         while not all(job.done() for job in jobs):
             seen.append(_status(client))
@@ -88,7 +88,7 @@ def test_counts_follow_the_requests(client: httpx.Client) -> None:
     assert after.policy == "bros"
     assert after.be.requests_total - before.be.requests_total == 8
     assert after.rt.requests_total - before.rt.requests_total == 4
-    assert after.be.output_tokens_total - before.be.output_tokens_total == 8 * 60
+    assert after.be.output_tokens_total - before.be.output_tokens_total == 8 * 200
     assert after.rt.output_tokens_total - before.rt.output_tokens_total == 4 * 20
     assert after.rt.last_minute.attainment is not None
     assert after.be.last_minute.attainment is None
