@@ -139,7 +139,7 @@ class BrosPrefillAdder(PrefillAdder):  # type: ignore[misc] # SGLang is untyped
         return not (self.can_run_list and self.can_run_list[-1] is req)
 
     def _get_running_request_total_token_offset(self, req: Any) -> int:  # noqa: ARG002 (SGLang's signature)
-        """Reserve nothing one by one: what running requests will hold is counted together (`_lacking`)."""
+        """Reserve nothing one by one: `_best_effort_lacks` counts all that running requests will hold."""
         return 0
 
     def _check_prefill_budget(
