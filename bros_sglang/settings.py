@@ -126,6 +126,11 @@ class BrosSettings(BaseModel):
         0.075,
         description="Longest step, as a share of the tightest recent TTFT target: an arrival waits for it.",
     )
+    late_launch: bool = Field(
+        True,
+        description="Plan a step just before the one before it ends, so that arrivals wait for one step and"
+        " not for two (overlap scheduling).",
+    )
     decode_lead: Annotated[float, Field(ge=0, le=10)] = Field(
         0.5,
         description="How far ahead of their deadlines running real-time requests are kept, as a share of the"
@@ -167,11 +172,15 @@ class BrosSettings(BaseModel):
     max_preemptions: int = Field(
         8, ge=1, description="A best-effort request preempted so often is chosen last from then on."
     )
-    headroom_min_share: Share = Field(
-        0.05, description="Least share of the KV pool kept free of best-effort requests."
+    headroom_min_share: Share | None = Field(
+        None,
+        description="Least share of the KV pool kept free of best-effort requests. None: 0.05, or 0 where"
+        " preempted KV comes back from host memory (`--enable-hierarchical-cache`).",
     )
-    headroom_max_share: Share = Field(
-        0.40, description="Largest share of the KV pool kept free of best-effort requests."
+    headroom_max_share: Share | None = Field(
+        None,
+        description="Largest share of the KV pool kept free of best-effort requests. None: 0.4, or 0.05 where"
+        " preempted KV comes back from host memory.",
     )
     room_patience: Share = Field(
         0.5,
@@ -213,7 +222,8 @@ class BrosSettings(BaseModel):
     def _check(self) -> BrosSettings:
         if self.be_priority_at_most >= self.rt_priority_at_least:
             raise ValueError("be_priority_at_most must be below rt_priority_at_least")
-        if self.headroom_min_share > self.headroom_max_share:
+        least, most = self.headroom_min_share, self.headroom_max_share
+        if least is not None and most is not None and least > most:
             raise ValueError("headroom_min_share must not exceed headroom_max_share")
         return self
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,22 @@ class RtDemand:
         seconds = present * step_s / self.window_s
         mean = seconds * (self._prompts.at(now_s) + arrivals * present / 2)
         return mean + self.sigmas * np.sqrt(seconds * self._squares.at(now_s))
+
+
+# Least and largest headroom by default: what real-time requests take from best-effort ones is computed again,
+# or comes back from host memory at about a tenth of that.
+_SHARES: Final = (0.05, 0.40)
+_SHARES_WITH_HOST: Final = (0.0, 0.05)
+
+
+def headroom_bounds(
+    min_share: float | None, max_share: float | None, *, host_keeps_preempted: bool
+) -> Bounds:
+    """Return the bounds that the settings ask for; where they leave one open, by what preemption costs."""
+    least, most = _SHARES_WITH_HOST if host_keeps_preempted else _SHARES
+    if min_share is None:
+        min_share = least if max_share is None else min(least, max_share)
+    return Bounds(min_share, max(min_share, most) if max_share is None else max_share)
 
 
 @dataclass(frozen=True, slots=True)

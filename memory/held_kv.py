@@ -5,6 +5,7 @@ from typing import Any
 from sglang.srt.mem_cache.base_prefix_cache import MatchPrefixParams
 from sglang.srt.mem_cache.radix_cache import RadixKey
 
+from bros_sglang.memory.host_pins import HostPins
 from bros_sglang.memory.preempted import PreemptedLedger
 from bros_sglang.request_class import RequestClass
 
@@ -17,7 +18,8 @@ class HeldKV:
 
     A lock covers a path from the root. Giving up the last n tokens of a prefix means to lock the path that
     ends n tokens earlier (a match that ends inside a node splits it there) and to release the old lock: the
-    tail becomes ordinary evictable cache of its class, the rest cannot be evicted.
+    tail becomes ordinary evictable cache of its class, the rest cannot be evicted. Where there is a host
+    cache, what was copied to it stays there for the request (`pins`).
     """
 
     def __init__(self, tree: Any) -> None:
@@ -25,6 +27,7 @@ class HeldKV:
         self._locks: dict[str, tuple[RadixKey, Any]] = {}  # rid -> key of the held path, its lock
         self._to_recount: set[str] = set()  # held while copies to host pinned some of it
         self.ledger = PreemptedLedger()
+        self.pins = HostPins(tree)
 
     @property
     def tokens(self) -> int:
@@ -46,13 +49,17 @@ class HeldKV:
         before = int(self._tree.evictable_size())
         # The key as of now: retraction may drop generated tokens from the request (input embeddings).
         key = self._tree.request_key(req, kept_tokens)
-        self._locks[req.rid] = (key, self._lock_prefix(key, kept_tokens) if kept_tokens else None)
+        lock = self._lock_prefix(key, kept_tokens) if kept_tokens else None
+        self._locks[req.rid] = (key, lock)
+        own_tokens = before - int(self._tree.evictable_size())
+        if lock is not None:
+            self.pins.pin(req.rid, lock.node, own_tokens)
         self.ledger.add(
             req.rid,
             request_class,
             total_tokens=len(req.origin_input_ids) + len(req.output_ids),
             kept_tokens=kept_tokens,
-            yieldable_tokens=before - int(self._tree.evictable_size()),
+            yieldable_tokens=own_tokens,
         )
         if self._tree.copies_under_way:
             self._to_recount.add(req.rid)
@@ -77,11 +84,13 @@ class HeldKV:
         if self.ledger.remove(rid) is not None:
             _, lock = self._locks.pop(rid)
             self._tree.unlock(lock)
+            self.pins.release(rid)
 
     def clear(self) -> None:
         """Forget all locks without releasing them: the tree was reset."""
         self._locks.clear()
         self._to_recount.clear()
+        self.pins.clear()
         self.ledger.clear()
 
     def give_up(self, tokens: int, *, keep_rid: str | None = None) -> int:

@@ -123,6 +123,9 @@ def _check_waiting(tree: BrosRadixCache, holders: Sequence[Any], queued: Sequenc
     strays = [entry.rid for entry in tree.held.ledger.resume_order() if entry.rid not in known]
     if strays:
         raise IntegrityError(f"KV is held for requests that neither wait nor run: {strays[:_SHOWN]}")
+    pinned = [rid for rid in tree.held.pins if rid not in tree.held.ledger]
+    if pinned:
+        raise IntegrityError(f"host memory is pinned for requests that hold nothing: {pinned[:_SHOWN]}")
 
 
 def _check_locks(tree: BrosRadixCache, holders: Sequence[Any]) -> None:

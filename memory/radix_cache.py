@@ -206,9 +206,16 @@ class BrosRadixCache(UnifiedRadixCache):  # type: ignore[misc]
             self.held.give_up(lacking)
 
     def reclaim_held(self, tokens: int) -> None:
-        """Free held KV for an allocation that fails otherwise: the allocator's last resort."""
+        """Free held KV for an allocation that fails otherwise: the allocator's last resort.
+
+        Where the host pool is too full to take what is pinned there, the pins go as well.
+        """
+        allocator = self.token_to_kv_pool_allocator
+        wanted = allocator.available_size() + tokens
         if self.held.give_up(tokens):
             self.evict(EvictParams(num_tokens=tokens))
+        if allocator.available_size() < wanted and self.held.pins.release_all():
+            self.evict(EvictParams(num_tokens=wanted - allocator.available_size()))
 
     def exclusive_tokens(self, req: Any) -> int:
         """Tree tokens that only this running request keeps locked: what its release would make evictable."""

@@ -31,7 +31,7 @@ def test_a_change_leaves_the_rest() -> None:
         ({"be_floor_share": True}, "expected a number"),
         ({"be_floor_share": 2}, "be_floor_share"),
         ({"max_preemptions": 2.5}, "max_preemptions"),
-        ({"headroom_min_share": 0.9}, "headroom_min_share"),
+        ({"headroom_min_share": 0.5, "headroom_max_share": 0.4}, "headroom_min_share"),
         ({}, "expected an object"),
         ([1], "expected an object"),
         (None, "expected an object"),
@@ -47,9 +47,9 @@ def test_everything_changeable_is_a_number() -> None:
     settings = BrosSettings()
     for key in CHANGEABLE:
         value = getattr(settings, key)
-        if value is None:  # a target or a limit that is not set: a number sets it, null takes it away
-            set_to = change_settings(settings, {key: 7})
-            assert getattr(set_to, key) == 7
+        if value is None:  # not set: a number sets it, null takes it away
+            set_to = change_settings(settings, {key: 1})
+            assert getattr(set_to, key) == 1
             assert change_settings(set_to, {key: None}) == settings
             continue
         assert isinstance(value, int | float)

@@ -33,7 +33,7 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
         ("ttft_ms = ", "not valid TOML"),
         ("bros = 3", "unknown key 'bros'"),
         ("be_priority_at_most = 1", "be_priority_at_most must be below"),
-        ("headroom_min_share = 0.5", "headroom_min_share must not exceed"),
+        ("headroom_min_share = 0.5\nheadroom_max_share = 0.4", "headroom_min_share must not exceed"),
     ],
 )
 def test_a_bad_file_is_named_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:

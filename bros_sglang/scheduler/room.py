@@ -9,7 +9,7 @@ import numpy as np
 from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
 
 from bros_sglang.memory.future_use import Floats, FutureUse, Row
-from bros_sglang.memory.headroom import Bounds, RtDemand
+from bros_sglang.memory.headroom import RtDemand, headroom_bounds
 from bros_sglang.memory.victims import Candidate, choose_rt_victims, choose_victims
 from bros_sglang.policies.output_length import OutputLength
 from bros_sglang.settings import BrosSettings
@@ -95,7 +95,11 @@ class Room:
 
         KV that preempted requests hold is room for arrivals: real-time requests may take it at once.
         """
-        bounds = Bounds(self.settings.headroom_min_share, self.settings.headroom_max_share)
+        bounds = headroom_bounds(
+            self.settings.headroom_min_share,
+            self.settings.headroom_max_share,
+            host_keeps_preempted=tree.held.pins.keeps_preempted,
+        )
         held = float(tree.held.tokens)
 
         def arrivals(steps: Floats) -> Floats:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bros_sglang.memory.headroom import Bounds, RtDemand
+from bros_sglang.memory.headroom import Bounds, RtDemand, headroom_bounds
 
 
 def steady(sigmas: float, *, rate: int = 10, prompt: int = 400, output: int = 100) -> RtDemand:
@@ -64,3 +64,19 @@ def test_the_headroom_is_within_its_bounds(expected, one, other):
 def test_impossible_bounds_are_refused(bounds):
     with pytest.raises(ValueError, match="headroom shares"):
         Bounds(*bounds)
+
+
+@given(st.none() | st.floats(0, 1), st.none() | st.floats(0, 1), st.booleans())
+def test_what_is_set_holds_and_what_is_not_follows(least, most, host):
+    if least is not None and most is not None and least > most:
+        least, most = most, least
+    bounds = headroom_bounds(least, most, host_keeps_preempted=host)
+    assert least in (None, bounds.min_share)
+    assert most in (None, bounds.max_share)
+
+
+def test_where_preemption_loses_nothing_less_is_kept_free():
+    with_host = headroom_bounds(None, None, host_keeps_preempted=True)
+    without = headroom_bounds(None, None, host_keeps_preempted=False)
+    assert with_host.max_share < without.max_share
+    assert with_host.min_share < without.min_share

@@ -71,6 +71,22 @@ def test_books_balance_with_a_cache_in_host_memory(policy: str) -> None:
         assert seen.host_writes_seen > 0
 
 
+@pytest.mark.parametrize("policy", ["write_through", "write_back"])
+def test_preempted_kv_stays_in_host_memory_until_it_runs_again(policy: str) -> None:
+    """Finished chats fill the host pool; what they push out is not what preempted requests wait for."""
+    draws = (
+        Draw(RT, 60, 12, (300, 700), (1, 20)),
+        Draw(BE, 30, 100, (150, 250), (100, 120), limit=120),
+    )
+    flags = NO_HEADROOM | HOST_CACHE | {"hicache-ratio": 2, "hicache-write-policy": policy}
+    kept = watch(Watch(draws, pool_tokens=2560, slots=24, flags=flags))
+    plain = watch(Watch(draws, pool_tokens=2560, slots=24, flags=NO_HEADROOM))
+    all_ended(kept, 90)
+    assert kept.preempted[BE] > 10
+    assert plain.recomputed_tokens > 2000
+    assert kept.recomputed_tokens < 0.25 * plain.recomputed_tokens
+
+
 def test_a_victims_copy_to_host_pins_no_room() -> None:
     """One real-time request needs the room of one best-effort request: one is preempted, not all."""
     draws = (
