@@ -142,6 +142,7 @@ SEAMS: Final[tuple[Seam, ...]] = (
     Seam(_SCHEDULER, "Scheduler.run_batch", "notes a step's shape", ("batch",)),
     Seam(_SCHEDULER, "Scheduler.process_batch_result", "measures a step", ("batch", "result")),
     Seam(_SCHEDULER, "Scheduler.process_input_requests", "takes the agreed clock out", ("recv_reqs",)),
+    Seam(_SCHEDULER, "Scheduler.ingest_requests", "receives as late as the running step allows"),
     Seam(_SCHEDULER, "Scheduler._poll_timeout_aborts", "puts rank 0's clock on the broadcast"),
     Seam(_SCHEDULER, "Scheduler._create_generation_req", "attaches class and targets", ("recv_req",)),
     Seam(

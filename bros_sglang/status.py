@@ -141,6 +141,8 @@ class StepTimeStatus(_Part):
     p99_abs_error: float | None = None
     last_predicted_s: float | None = None
     last_actual_s: float | None = None
+    late_launches_total: Count = 0  # steps planned late, with all that had arrived
+    late_launches_missed_total: Count = 0  # of these, planned so late that the device had to wait
     source: str | None = None  # where the coefficients come from: "online", a profile's name, …
 
 

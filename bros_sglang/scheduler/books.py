@@ -51,6 +51,8 @@ class PassTotals:
     """All classes since the start."""
 
     passes: int = 0
+    late_launches: int = 0
+    overslept: int = 0
     preempted: int = 0
     retracted: int = 0
     chunk_yields: int = 0

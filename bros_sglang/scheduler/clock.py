@@ -8,7 +8,11 @@ rides there, and decisions read `AgreedClock.now_s` alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+_LOOK_EVERY_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,12 @@ class ClockTick:
 def read_clock() -> float:
     """Return this process's monotonic time, seconds; for measuring, never for deciding."""
     return time.perf_counter()
+
+
+def sleep_until(at_s: float, is_over: Callable[[], bool]) -> None:
+    """Sleep until `read_clock()` says so, or until what is slept for turns out to be over already."""
+    while (left_s := at_s - read_clock()) > 0.0 and not is_over():
+        time.sleep(min(left_s, _LOOK_EVERY_S))
 
 
 class AgreedClock:

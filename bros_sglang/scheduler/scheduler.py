@@ -26,6 +26,7 @@ from bros_sglang import arrival_times, launch_args, seams
 from bros_sglang.policies.aimd import AimdCap
 from bros_sglang.policies.decision import Decision, DecisionRing
 from bros_sglang.policies.floor import FloorShare
+from bros_sglang.policies.late_launch import LaunchLead, plan_at
 from bros_sglang.policies.plan import (
     ATTAINABLE_PACES,
     Bound,
@@ -39,7 +40,7 @@ from bros_sglang.policies.slack import latest_catching_up, next_token_due
 from bros_sglang.policies.step_time import StepTimeModel
 from bros_sglang.scheduler import live_settings
 from bros_sglang.scheduler.books import Books
-from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock
+from bros_sglang.scheduler.clock import AgreedClock, ClockTick, read_clock, sleep_until
 from bros_sglang.scheduler.metrics import BrosMetrics
 from bros_sglang.scheduler.parking import can_park, split_rows
 from bros_sglang.scheduler.prefill_adder import BrosPrefillAdder
@@ -54,6 +55,7 @@ from bros_sglang.tracing import tell_scheduler_span
 
 _INFINITY = float("inf")
 _RECENT_ARRIVALS = 64
+_RT_EXPECTED_S = 60.0  # so long after a real-time arrival another one is reckoned with
 _GOLDEN_RATIO = 0.6180339887498949
 _NO_PLAN = Plan(0, 0, 0, 0.0, 0.0, 0.0, Bound.NO_RT, ())
 
@@ -103,6 +105,11 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.bros_settings: BrosSettings = launch_args.settings_of(server_args)
         self.clock = AgreedClock()
         self.meter = StepMeter(_step_time_model(self.bros_settings))
+        self.launch_lead = LaunchLead()
+        self._woke_s: float | None = None  # when this rank began to prepare the next step
+        self._slept = False  # before that, in this pass
+        self._running_event: Any = None  # of the step launched last
+        self._last_rt_s = -_INFINITY  # when the last real-time request was received, on this rank's clock
         self._aimd = AimdCap()
         self._recent_ttft_s: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         self._arrivals = 0
@@ -124,6 +131,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self.status_reporter = StatusReporter(self, self.books, read_clock())
         self.metrics: BrosMetrics | None = None
         super().__init__(server_args, port_args, *args, **kwargs)
+        self._receives_late = self.enable_overlap and self.bros_settings.late_launch and _leads_alone()
 
     def init_chunked_prefill(self) -> None:
         """Take SGLang's chunk size; mix decode rows into prefill steps as the settings say."""
@@ -179,6 +187,31 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         """Hand the adder its scheduler."""
         return functools.partial(BrosPrefillAdder, scheduler=self)
 
+    # -- receiving late -------------------------------------------------------------------------------
+
+    def ingest_requests(self, *args: Any, **kwargs: Any) -> Any:
+        """Receive requests as late as the running step allows: the next one is planned with them."""
+        self._woke_s, self._slept = None, False
+        if self._receives_late:
+            if self.last_batch is not None:
+                self._hold_back()
+            self._woke_s = read_clock()
+        return super().ingest_requests(*args, **kwargs)
+
+    def _hold_back(self) -> None:
+        """Sleep until it is time to plan the next step; the device is busy meanwhile."""
+        running = self.meter.running(self.forward_ct)
+        if running is None or read_clock() - self._last_rt_s > _RT_EXPECTED_S:
+            return
+        at_s = plan_at(*running, self.meter.model.band(decode_only=False), self.launch_lead.seconds)
+        if at_s > read_clock():
+            self._slept = True
+            sleep_until(at_s, self._device_is_idle)
+
+    def _device_is_idle(self) -> bool:
+        """Tell whether the step launched last has ended; nothing waits for it."""
+        return self._running_event is not None and bool(self._running_event.query())
+
     # -- the agreed clock -----------------------------------------------------------------------------
 
     def _poll_timeout_aborts(self) -> list[Any]:
@@ -229,6 +262,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         self._arrivals += 1
         req.bros.quantile = self._arrivals * _GOLDEN_RATIO % 1.0
         if req.bros.is_rt:
+            self._last_rt_s = read_clock()
             self._note_target(req.bros.slo.ttft_s)
         self.books.arrived(req, read_clock())
         tell_scheduler_span(req, self.bros_settings.target_share)
@@ -639,9 +673,15 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
     def run_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Note what the step computes, then launch it."""
         step = self.forward_ct + 1
+        if self._slept:
+            self.books.passes.late_launches += 1
+            self.books.passes.overslept += self._device_is_idle()
         self.meter.launched(step, shape_of(batch), read_clock(), self.clock.now_s)
         result = super().run_batch(batch, *args, **kwargs)
+        if self._woke_s is not None:
+            self.launch_lead.prepared(read_clock() - self._woke_s)
         event = getattr(result, "copy_done", None)
+        self._running_event = event
         if isinstance(event, torch.cpu.Event) or (event is None and self.device == "cpu"):
             self.meter.ended(step, read_clock())  # a CPU has computed when it returns
         elif event is not None:
@@ -765,6 +805,13 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
                 self.room.arrived(req, self.clock.now_s)
         self.books.passes.retracted += is_retracted
         super()._add_request_to_queue(req, is_retracted)
+
+
+def _leads_alone() -> bool:
+    """Tell whether all other ranks follow this one's clock; where ranks batch on their own, none leads."""
+    parallel = get_parallel()
+    first = parallel.attn_tp_rank == 0 and parallel.attn_cp_rank == 0
+    return bool(first and parallel.pp_size == 1 and parallel.attn_dp_size == 1)
 
 
 def _open_log(path: Path | None, rank: int) -> Any:

@@ -206,6 +206,8 @@ class StatusReporter:
             p99_abs_error=percentile(sizes, 0.99),
             last_predicted_s=meter.last_predicted_s or None,
             last_actual_s=meter.last_actual_s or None,
+            late_launches_total=self._books.passes.late_launches,
+            late_launches_missed_total=self._books.passes.overslept,
             source="online" if source is None else source.name,
         )
 

@@ -52,6 +52,7 @@ class StepMeter:
         self.last_actual_s = 0.0
         self._launched: dict[int, _Launched] = {}
         self._last_end_s = 0.0
+        self._last_ended = 0  # number of the last step that ended
 
     def launched(self, step: int, shape: StepShape, now_s: float, agreed_s: float) -> None:
         """Note that step number `step` was launched, on this rank's clock and on the agreed one."""
@@ -65,6 +66,7 @@ class StepMeter:
         if entry is not None:
             self.measured.append((step, now_s - max(entry.launched_s, self._last_end_s)))
         self._last_end_s = now_s
+        self._last_ended = max(step, self._last_ended)
 
     def drain(self) -> tuple[tuple[int, float], ...]:
         """Return the measurements since the last call."""
@@ -82,6 +84,16 @@ class StepMeter:
             if following is not None:
                 # It was queued behind the one that ended: it begins now, not at its launch.
                 following.agreed_s = max(following.agreed_s, agreed_s)
+
+    def running(self, step: int) -> tuple[float, float] | None:
+        """Return when step number `step` began, on this rank's clock, and how long it is predicted to take.
+
+        None if it has ended, or was never launched.
+        """
+        entry = self._launched.get(step)
+        if entry is None or step <= self._last_ended:
+            return None
+        return max(entry.launched_s, self._last_end_s), entry.predicted_s
 
     def in_flight_s(self, step: int, agreed_now_s: float) -> float:
         """Return the predicted time until step number `step`, the last one launched, ends."""

@@ -101,6 +101,8 @@ class Seen:
     preempted: Counter[str] = field(default_factory=Counter)  # by class
     recomputed_tokens: int = 0
     loaded_back_tokens: int = 0
+    late_launches: int = 0
+    overslept: int = 0  # of these
     host_writes_seen: int = 0  # passes that began while copies to host were under way
     trials: Counter[str] = field(default_factory=Counter)  # answers of the trials
     left_over: dict[str, int] = field(default_factory=dict)  # what is not zero at the end and should be
@@ -197,6 +199,7 @@ class _Watcher:
         }
         if hasattr(tree, "held"):
             left |= {"held tokens": tree.held.tokens, "held entries": len(tree.held.ledger)}
+            left["tokens pinned on the host"] = tree.held.pins.tokens
             left["parked"] = 0 if scheduler.parked is None else len(scheduler.parked.reqs)
             self.check(scheduler.running_batch, None)
         seen.left_over |= {name: int(value) for name, value in left.items() if value}
@@ -210,6 +213,9 @@ class _Watcher:
             seen.preempted[str(log.request.request_class)] += log.preemptions
             if log.in_flight:
                 seen.in_flight.append(log.request.rid)
+        if hasattr(scheduler, "books"):
+            seen.late_launches = scheduler.books.passes.late_launches
+            seen.overslept = scheduler.books.passes.overslept
         seen.recomputed_tokens = outcome.counts.recomputed_tokens
         seen.loaded_back_tokens = outcome.counts.loaded_back_tokens
 
