@@ -138,15 +138,16 @@ def _rt_prefill_tokens(view: View, cost: Coefficients, limits: Limits, seconds: 
     return min(waiting, limits.chunk_tokens, max(fitting, limits.min_rt_chunk_tokens))
 
 
-def _arrivals_limit_s(view: View, mixed: Coefficients, limits: Limits, margin: float) -> float:
+def _arrivals_limit_s(
+    view: View, mixed: Coefficients, limits: Limits, margin: float, rt_rows_s: float
+) -> float:
     """Return how long a step may take that delays nobody but real-time requests yet to arrive."""
     rows = StepShape(
         decode_rows=view.rt_rows + view.be_rows, decode_context=view.rt_context + view.be_context
     )
     limit_s = max(limits.arrival_guard_s, _ROWS_AND_PREFILL * margin * mixed.predict(rows))
     if view.rt_prefills or view.rt_rows:
-        rt_rows = StepShape(decode_rows=view.rt_rows, decode_context=view.rt_context)
-        limit_s = max(limit_s, ATTAINABLE_PACES * margin * mixed.predict(rt_rows))
+        limit_s = max(limit_s, ATTAINABLE_PACES * margin * rt_rows_s)
     return limit_s
 
 
@@ -163,14 +164,10 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     rt_about = bool(view.rt_prefills) or view.rt_rows > 0
 
     # Real-time work of the step: every decode row, and prefill in the order given.
-    rt_decode = StepShape(decode_rows=view.rt_rows, decode_context=view.rt_context)
-    base_s = mixed.predict(rt_decode) * margin
+    rt_rows_s = mixed.predict(StepShape(decode_rows=view.rt_rows, decode_context=view.rt_context))
+    base_s = rt_rows_s * margin
     pending = [
-        PendingPrefill(
-            item.due_s,
-            mixed.per_prefill_token_s * item.tokens
-            + mixed.per_prefill_pair_s * pairs(item.prefix_tokens, item.tokens),
-        )
+        PendingPrefill(item.due_s, mixed.prefill_s(item.prefix_tokens, item.tokens))
         for item in view.rt_prefills
     ]
     waiting = waiting_slack(pending, view.start_s + base_s + limits.fixed_margin_s, margin)
@@ -180,14 +177,13 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
     if pending:
         allowed_s = _rt_prefill_s(view, decode_limit_s, some_kept=len(waiting.lost) < len(pending)) - base_s
         rt_tokens = _rt_prefill_tokens(view, mixed, limits, allowed_s / margin)
-    rt_part_s = base_s + margin * mixed.per_prefill_token_s * rt_tokens
+    rt_part_s = base_s
     if rt_tokens:
-        prefix = view.rt_prefills[0].prefix_tokens
-        rt_part_s += margin * mixed.per_prefill_pair_s * pairs(prefix, rt_tokens)
+        rt_part_s += margin * mixed.prefill_s(view.rt_prefills[0].prefix_tokens, rt_tokens)
 
     # What may be lent: the whole step has to end before any deadline that it delays.
     bound = Bound.NO_RT
-    time_limit_s = _arrivals_limit_s(view, mixed, limits, margin)
+    time_limit_s = _arrivals_limit_s(view, mixed, limits, margin, rt_rows_s)
     if rt_about:
         bound = Bound.ARRIVALS
         ttft_limit_s = rt_part_s + waiting.tightest_s
@@ -251,6 +247,6 @@ def plan_step(view: View, model: StepTimeModel, limits: Limits) -> Plan:
         predicted_s=model.predict(predicted),
         bound=bound,
         lost=waiting.lost,
-        rt_pace_s=mixed.predict(rt_decode) if view.rt_rows else 0.0,
+        rt_pace_s=rt_rows_s if view.rt_rows else 0.0,
         first_token_slack_s=0.0 if waiting.lost else waiting.tightest_s,
     )

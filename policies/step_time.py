@@ -90,6 +90,12 @@ class Coefficients:
             + self.per_load_back_token_s * shape.load_back_tokens
         )
 
+    def prefill_s(self, prefix_tokens: int, new_tokens: int) -> float:
+        """Return what a prefill of `new_tokens` after `prefix_tokens` cached ones adds to a step, seconds."""
+        return self.per_prefill_token_s * new_tokens + self.per_prefill_pair_s * pairs(
+            prefix_tokens, new_tokens
+        )
+
     def prefill_tokens_within(self, seconds: float, prefix_tokens: int = 0) -> int:
         """Return how many more prefill tokens after `prefix_tokens` cached ones take at most `seconds`.
 
