@@ -20,7 +20,7 @@ class PolicySpec:
 
     name: str
     about: str
-    engine: Literal["sglang", "round-robin", "vllm", "tgi"] = "sglang"
+    engine: Literal["sglang", "round-robin", "vllm", "tgi", "free-swap"] = "sglang"
     load: Load = "both"
     flags: dict[str, Any] = field(default_factory=dict)  # of `sglang serve`, without the dashes in front
     tagging: Tagging = field(default_factory=Tagging)
@@ -33,6 +33,8 @@ class PolicySpec:
         return {
             "engine": "SGLang's own scheduler"
             if self.engine in ("sglang", "round-robin")
+            else "a bound"
+            if self.engine == "free-swap"
             else f"model of {self.engine}",
             "about": self.about,
             "load": self.load,
@@ -120,6 +122,13 @@ POLICIES: dict[str, PolicySpec] = {
             tagging=Tagging(bros_tag=True),
         ),
         PolicySpec(
+            "round-robin-apart",
+            "the same with prefill and decode in steps of their own, as in the paper",
+            engine="round-robin",
+            flags={"schedule-policy": "fcfs", "chunked-prefill-size": _STOCK_CHUNK},
+            tagging=Tagging(bros_tag=True),
+        ),
+        PolicySpec(
             "vllm-fcfs",
             "a model of vLLM V1's scheduling rule, --scheduling-policy fcfs",
             engine="vllm",
@@ -160,6 +169,23 @@ POLICIES: dict[str, PolicySpec] = {
             "this project's policy",
             flags={"schedule-policy": "bros"},
             tagging=Tagging(bros_tag=True),
+        ),
+        PolicySpec(
+            "bros-host-cache",
+            "this project's policy with SGLang's hierarchical cache, twice the pool in host memory",
+            flags={
+                "schedule-policy": "bros",
+                "enable-hierarchical-cache": True,
+                "hicache-ratio": 2,
+                "hicache-io-backend": "direct",
+                "hicache-mem-layout": "layer_first",
+            },
+            tagging=Tagging(bros_tag=True),
+        ),
+        PolicySpec(
+            "free-swap",
+            "a bound for every policy that puts RT first: BE gives way and comes back for nothing",
+            engine="free-swap",
         ),
     )
 }  # fmt: skip

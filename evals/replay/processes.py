@@ -26,7 +26,7 @@ ENVIRONMENT = {
 
 def run_job(job: ReplayJob, progress: Callable[[float], None] | None = None) -> JobResult:
     """Run a job in this process, on whichever engine it asks for."""
-    if job.policy.engine in ("vllm", "tgi"):
+    if job.policy.engine in ("vllm", "tgi", "free-swap"):
         from bros_sglang.evals.replay.rules import run_on_rules
 
         return run_on_rules(job, progress)

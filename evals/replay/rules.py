@@ -1,4 +1,4 @@
-"""Run a job on a model of another system's scheduling rule."""
+"""Run a job on a scheduling rule: a model of another system's, or a bound."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bros_sglang.evals.metrics.run import RunFacts, StateSample
 from bros_sglang.evals.replay.feed import Feed
+from bros_sglang.evals.replay.free_swap_rule import FreeSwapRule
 from bros_sglang.evals.replay.job import JobResult
 from bros_sglang.evals.replay.log import RequestLog
 from bros_sglang.evals.replay.records import to_record
@@ -24,6 +25,8 @@ def _rule(job: ReplayJob) -> Rule:
         return VllmRule(
             job.pool_tokens, job.max_running_requests, by_priority=bool(job.policy.rule["by_priority"])
         )
+    if job.policy.engine == "free-swap":
+        return FreeSwapRule(job.pool_tokens, job.max_running_requests)
     return TgiRule(job.pool_tokens, job.max_running_requests)
 
 

@@ -15,13 +15,14 @@ from bros_sglang.evals.replay.feed import Feed
 from bros_sglang.evals.replay.forward import PassCounts, VirtualForward
 from bros_sglang.evals.replay.stand_in import install, real_time_left
 from bros_sglang.evals.step_time.frontend import Frontend
+from bros_sglang.evals.step_time.step import Step
 from bros_sglang.request_class import RequestClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bros_sglang.evals.replay.log import RequestLog
-    from bros_sglang.evals.step_time.step import Step, StepTimeModel
+    from bros_sglang.evals.step_time.step import StepTimeModel
     from bros_sglang.evals.workloads.request import Workload
 
 
@@ -181,7 +182,7 @@ def replay(
         frontend_seed=options.frontend_seed,
     )
     own = Stopwatch()
-    _attach(scheduler, clock, capture, forward, arrivals, own)
+    _attach(scheduler, clock, capture, forward, arrivals, own, step_time)
     install(virtual_time)
     gc.collect()
     gc.freeze()
@@ -229,6 +230,7 @@ def _attach(
     forward: VirtualForward,
     arrivals: VirtualArrivals,
     own: Stopwatch,
+    step_time: StepTimeModel,
 ) -> None:
     """Put the stand-ins where the scheduler looks; see `docs/replay.md` for the list."""
     scheduler.device_module = virtual_device_module(scheduler.device_module, clock)
@@ -242,6 +244,29 @@ def _attach(
     controller = getattr(scheduler.tree_cache, "cache_controller", None)
     if controller is not None:
         _count_load_back(controller, forward)
+        _wait_for_write_back(scheduler.tree_cache, clock, step_time)
+
+
+def _wait_for_write_back(tree: Any, clock: VirtualClock, step_time: StepTimeModel) -> None:
+    """Let the host wait where write-back makes it wait: for the running pass, then for the copy to host.
+
+    SGLang queues such a copy behind the forward stream (`cache_controller.start_writing`) and waits for it
+    (`writing_check(write_back=True)`). Copies under write-through are not waited for.
+    """
+    writing_check = tree.writing_check
+    many = 1_000_000_000  # so many tokens that their transfer alone decides what a pass takes
+    token_s = step_time.step_s(Step(load_back_tokens=many)) / many
+
+    def waiting(write_back: bool = False, finish_count: int | None = None) -> Any:  # noqa: FBT001, FBT002
+        if write_back and tree.ongoing_write_through:
+            controller = tree.cache_controller
+            queued = sum(len(op.device_indices) for op in controller.write_queue)
+            tokens = queued + sum(ack.num_tokens for ack in controller.ack_write_queue)
+            clock.advance_to(clock.free_s)
+            clock.now_s += tokens * token_s
+        return writing_check(write_back=write_back, finish_count=finish_count)
+
+    tree.writing_check = waiting
 
 
 def _count_load_back(controller: Any, forward: VirtualForward) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bros_sglang.evals.replay.feed import Feed
+from bros_sglang.evals.replay.free_swap_rule import FreeSwapRule
 from bros_sglang.evals.replay.log import RequestLog
 from bros_sglang.evals.replay.round_robin import alternate
 from bros_sglang.evals.replay.rule_loop import Rule, run_rule
@@ -71,6 +72,31 @@ def test_vllm_serves_everyone_within_its_pool(drawn: list[Any], by_priority: boo
     check_served(outcome)
     preempted = sum(log.preemptions for log in outcome.logs)
     assert (rule.recomputed_tokens > 0) <= (preempted > 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests, st.integers(1, 8))
+def test_free_swap_serves_everyone_within_its_pool(drawn: list[Any], slots: int) -> None:
+    rule = FreeSwapRule(POOL, slots, chunk_tokens=256)
+
+    def check(_now_s: float) -> None:
+        assert sum(request.computed_tokens for request in rule.running()) <= POOL
+        assert len(rule.running()) <= slots
+
+    check_served(run(rule, listed(drawn), check))
+
+
+def test_free_swap_serves_real_time_as_if_best_effort_were_not_there() -> None:
+    rt, be = RequestClass.RT, RequestClass.BE
+    work = [(be, 0.0, 600, 100, 0)] * 6
+    chats = [(rt, 0.1 + 0.2 * i, 900, 5, 0) for i in range(5)]
+    alone = run(FreeSwapRule(POOL, 8), listed(chats))
+    beside = run(FreeSwapRule(POOL, 8), listed([*chats, *work]))
+    for log, other in zip(
+        alone.logs, [log for log in beside.logs if log.request.request_class is rt], strict=True
+    ):
+        running_step_s = 0.06  # an arrival waits for the step that runs
+        assert other.finish_s < log.finish_s + 6 * running_step_s
 
 
 @settings(max_examples=60, deadline=None)
