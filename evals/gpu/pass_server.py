@@ -119,21 +119,10 @@ def run_timed_scheduler(*args: Any, **kwargs: Any) -> None:
 
 def main(argv: list[str]) -> None:
     """Start the server and stay until it ends."""
-    if not os.environ.get(RECORD_ENV):
-        raise SystemExit(f"error: set {RECORD_ENV} to the file that the passes go to")
-    from sglang.srt.plugins import load_plugins
-    from sglang.srt.server_args import prepare_server_args
+    from bros_sglang.evals.step_time.serve import file_named_by, serve
 
-    load_plugins()
-    from sglang.srt.entrypoints.http_server import launch_server
-    from sglang.srt.utils import kill_process_tree
-
-    server_args = prepare_server_args(argv)
-    server_args.resolve_once()
-    try:
-        launch_server(server_args, run_scheduler_process_func=run_timed_scheduler)
-    finally:
-        kill_process_tree(os.getpid(), include_parent=False)
+    file_named_by(RECORD_ENV)
+    serve(argv, run_timed_scheduler)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ POLICIES: dict[str, LivePolicy] = {
             "bros-rt-alone", _BROS, "RT without any BE on bros: what its own passes cost RT", be=False
         ),
         LivePolicy("bros", _BROS, "bros"),
+        LivePolicy(
+            "bros-at-once", (*_BROS, "--no-bros-late-launch"), "bros, each step planned as soon as it can be"
+        ),
     )
 }
 

@@ -25,25 +25,18 @@ def run_recording_scheduler(*args: Any, **kwargs: Any) -> None:
 
 def main(argv: list[str]) -> None:
     """Start the server and stay until it ends."""
-    if not os.environ.get(RECORD_ENV):
-        raise SystemExit(f"error: set {RECORD_ENV} to the file that the steps go to")
-    from sglang.srt.plugins import load_plugins
-    from sglang.srt.server_args import prepare_server_args
+    from bros_sglang.evals.step_time.serve import file_named_by, serve
 
-    load_plugins()
-    from sglang.srt.entrypoints.http_server import launch_server
-    from sglang.srt.managers.tokenizer_manager import TokenizerManager
-    from sglang.srt.utils import kill_process_tree
+    path = Path(file_named_by(RECORD_ENV))
 
-    from bros_sglang.evals.step_time.request_times import install_in_tokenizer, requests_path
+    def record_in_tokenizer() -> None:
+        from sglang.srt.managers.tokenizer_manager import TokenizerManager
 
-    install_in_tokenizer(TokenizerManager, requests_path(Path(os.environ[RECORD_ENV]), "tokenizer"))
-    server_args = prepare_server_args(argv)
-    server_args.resolve_once()
-    try:
-        launch_server(server_args, run_scheduler_process_func=run_recording_scheduler)
-    finally:
-        kill_process_tree(os.getpid(), include_parent=False)
+        from bros_sglang.evals.step_time.request_times import install_in_tokenizer, requests_path
+
+        install_in_tokenizer(TokenizerManager, requests_path(path, "tokenizer"))
+
+    serve(argv, run_recording_scheduler, record_in_tokenizer)
 
 
 if __name__ == "__main__":

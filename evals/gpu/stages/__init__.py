@@ -33,6 +33,7 @@ STAGES: dict[str, Callable[[GpuRun], list[Cell]]] = {
     "profile": profile.cells,
     "memory": memory.cells,
     "syncs": syncs.cells,
+    "load-at-once": load.at_once_cells,
     "load-mixed": load.mixed_cells,
     "attention": attention.cells,
     "hicache": hicache.cells,

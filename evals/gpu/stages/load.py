@@ -34,6 +34,13 @@ def mixed_cells(run: GpuRun) -> list[Cell]:
     return _cells_of(run, ("priority-mixed",))
 
 
+def at_once_cells(run: GpuRun) -> list[Cell]:
+    """Return the cell that shows what late launches are worth, and that the device does not wait for them."""
+    return [
+        cell for cell in _cells_of(run, ("bros-at-once",)) if cell.name.endswith(f"-{run.scale.rates[-1]:g}")
+    ]
+
+
 def _cells_of(run: GpuRun, policies: Sequence[str]) -> list[Cell]:
     return [
         Cell(

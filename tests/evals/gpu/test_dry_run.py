@@ -42,7 +42,11 @@ def test_every_stage_runs_and_a_second_command_goes_on_where_the_first_ended(tmp
     assert second.returncode == 0, second.stdout + second.stderr
     kept = {(record.stage, record.cell): record.started for record in records}
     assert all(kept[record.stage, record.cell] == record.started for record in done)
-    assert {record.stage for record in records} == set(STAGES) - {"load-mixed", "second-model"}
+    assert {record.stage for record in records} == set(STAGES) - {
+        "load-at-once",
+        "load-mixed",
+        "second-model",
+    }
     results = Results(about, records)
     assert results.of("start", "bros")["same_tokens"] == 4  # type: ignore[index]
     assert "## Mixed load" in measured_part(results)
