@@ -32,8 +32,9 @@ _HOST_CACHE = {
     "hicache-ratio": 2,
     "hicache-io-backend": "direct",
     "hicache-mem-layout": "layer_first",
-    "hicache-write-policy": "write_back",
 }
+_WRITE_BACK = {"hicache-write-policy": "write_back"}
+_DROPPED = {"keep_preempted": False}
 _NO_HEADROOM = {"headroom_min_share": 0.0, "headroom_max_share": 0.0}
 
 
@@ -56,6 +57,12 @@ def _evict_by_recency() -> None:
     vars(radix_cache)["node_priority"] = lambda *_args, **_kwargs: 0
 
 
+def _pin_nothing() -> None:
+    from bros_sglang.memory import host_pins
+
+    vars(host_pins)["PINNED_SHARE"] = 0.0
+
+
 @dataclass(frozen=True)
 class Variant:
     """What differs from the policy as it is."""
@@ -68,13 +75,15 @@ class Variant:
 
 VARIANTS = {
     "all on": Variant("as it is"),
-    "dropped": Variant("a victim's KV is dropped, as stock does", {"keep_preempted": False}),
+    "dropped": Variant("a victim's KV is dropped, as stock does", _DROPPED),
     "one end": Variant("all slots from one end", patch=_place_from_one_end),
     "lru": Variant("eviction by recency alone, whatever the class", patch=_evict_by_recency),
     "no headroom": Variant("no room kept for real-time arrivals", _NO_HEADROOM),
-    "no headroom, dropped": Variant("neither", _NO_HEADROOM | {"keep_preempted": False}),
-    "host cache": Variant("hierarchical cache, write-back: what is evicted comes back", flags=_HOST_CACHE),
-    "no headroom, host cache": Variant("the same without headroom", _NO_HEADROOM, _HOST_CACHE),
+    "no headroom, dropped": Variant("neither", _NO_HEADROOM | _DROPPED),
+    "host cache": Variant("hierarchical cache: preempted KV comes back", flags=_HOST_CACHE),
+    "host cache, dropped": Variant("hierarchical cache, a victim's KV dropped", _DROPPED, _HOST_CACHE),
+    "host cache, not pinned": Variant("nothing keeps it in host memory", {}, _HOST_CACHE, _pin_nothing),
+    "host cache, write-back": Variant("copied when evicted, not before", flags=_HOST_CACHE | _WRITE_BACK),
 }
 
 

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # What evals/results/memory/README.md reports. Run from the repository root: run.sh [s1|s3|hits|churn|micro|placement|all]
-# Traces: ../shared/traces or $BROS_TRACES. On one quiet core: s1 8 min, s3 8 min, hits 5 min, churn 2 min, micro 10 min.
+# Traces: ../shared/traces or $BROS_TRACES. On one quiet core: s1 8 min, s3 5 min, hits 3 min, churn 40 min, micro 10 min.
 set -uo pipefail
 here=evals/results/memory
 bros=${BROS:-.venv/bin/bros}
 python=${PYTHON:-.venv/bin/python}
 case ${1:-all} in
 s1|all)
-  "$python" -m bros_sglang.evals.memory.pressure --rt sharegpt:rate=3 --be paper:outstanding=128 --pool-tokens 98000 \
-    --seconds "${SECONDS_S1:-60}" --json $here/pressure-s1.json ;;&
+  load="--rt sharegpt:rate=3 --be paper:outstanding=128 --pool-tokens 98000"
+  "$python" -m bros_sglang.evals.memory.pressure $load --seconds 60 --json $here/pressure-s1.json
+  "$python" -m bros_sglang.evals.memory.pressure $load --seconds 120 --seeds 3 \
+    --variants "all on;dropped;host cache;host cache, dropped" --json $here/pressure-s1-seeds.json ;;&
 s3|all)
   "$python" -m bros_sglang.evals.memory.pressure --rt mooncake --speed 0.25 --be paper:outstanding=128,prefix=1000 \
-    --step-time roofline --pool-tokens "${POOL_S3:-143000}" --ttft-ms 2000 --seconds "${SECONDS_S3:-60}" \
-    --variants "all on;dropped;lru;no headroom;no headroom, dropped;host cache" --json $here/pressure-s3.json ;;&
+    --step-time roofline --pool-tokens 143000 --ttft-ms 2000 --seconds 240 \
+    --variants "all on;dropped;host cache;host cache, dropped;host cache, not pinned" --json $here/pressure-s3.json ;;&
 hits|all)
   out=$(mktemp -d)/run
   # All lengths by 16 or 8, so that minutes of the trace (conversations take that long to come back) fit a short run.
@@ -21,7 +23,7 @@ hits|all)
     --step-time affine-llama3-8b-h200 --out "$out" &&
     cp "$out/results.json" $here/rt-hits.json ;;&
 churn|all)
-  "$bros" eval memory --steps 10000 --page-size 1 --json $here/churn-10000-page1.json ;;&
+  "$bros" eval memory --steps 144000 --page-size 1 --json $here/churn-hour-page1.json ;;&
 micro|all)
   "$bros" eval memory --micro --json $here/micro.json ;;&
 placement|all)
