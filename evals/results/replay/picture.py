@@ -13,7 +13,9 @@ COLOURS = {
     "fcfs-mixed": "#d55e00",
     "priority-mixed": "#e69f00",
     "round-robin": "#999999",
+    "free-swap": "#cccccc",
     "bros": "#0072b2",
+    "bros-host-cache": "#009e73",
 }
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, constrained_layout=True)
 for axis, rate in zip(axes, ("1.65", "3.3", "5"), strict=True):

@@ -16,7 +16,7 @@ def bound(results: list[dict]) -> float:
     return max(totals) - arrived if totals else 0.0
 
 
-for path in sorted(HERE.glob("*.json")):
+for path in sorted([*HERE.glob("*.json"), *HERE.glob("seeds/*.json")]):
     results = json.loads(path.read_text())
     alone = any(r["policy"] == "rt-alone" for r in results)
     top = bound(results) if alone else 0.0
