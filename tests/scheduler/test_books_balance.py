@@ -71,7 +71,7 @@ def test_books_balance_with_a_cache_in_host_memory(policy: str) -> None:
         assert seen.host_writes_seen > 0
 
 
-@pytest.mark.parametrize("policy", ["write_through", "write_back"])
+@pytest.mark.parametrize("policy", ["write_through", pytest.param("write_back", marks=pytest.mark.slow)])
 def test_preempted_kv_stays_in_host_memory_until_it_runs_again(policy: str) -> None:
     """Finished chats fill the host pool; what they push out is not what preempted requests wait for."""
     draws = (
