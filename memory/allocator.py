@@ -38,15 +38,14 @@ class BidirectionalTokenToKVPoolAllocator(TwoEndedFreeList, TokenToKVPoolAllocat
         batch = self._declared
         if batch is not None and batch.be_tokens:
             if not batch.rt_tokens:
-                self.free_pages = free[need_size:]
+                taken, self.free_pages = free.split_with_sizes((need_size, num_sorted - need_size))
                 self.pages_allocated_be += need_size
-                return free[:need_size]
+                return taken
             if batch.total_tokens == need_size:
                 return self.take_in_batch_order(batch.is_rt, batch.tokens)
-        cut = num_sorted - need_size
-        self.free_pages = free[:cut]
+        self.free_pages, taken = free.split_with_sizes((num_sorted - need_size, need_size))
         self.pages_allocated_rt += need_size
-        return free[cut:]
+        return taken
 
     def free(self, free_index: torch.Tensor) -> None:
         """Take slots back, now or when the free group ends."""

@@ -183,17 +183,17 @@ class TwoEndedFreeList:
     def take_high(self, num_pages: int) -> torch.Tensor:
         """RT's end; the caller has asked `ensure`."""
         free = self.free_pages
-        cut = len(free) - num_pages
-        self.free_pages = free[:cut]
+        # One operation where two slices would be two.
+        self.free_pages, taken = free.split_with_sizes((len(free) - num_pages, num_pages))
         self.pages_allocated_rt += num_pages
-        return free[cut:]
+        return taken
 
     def take_low(self, num_pages: int) -> torch.Tensor:
         """BE's end; the caller has asked `ensure`."""
         free = self.free_pages
-        self.free_pages = free[num_pages:]
+        taken, self.free_pages = free.split_with_sizes((num_pages, len(free) - num_pages))
         self.pages_allocated_be += num_pages
-        return free[:num_pages]
+        return taken
 
     def take_in_batch_order(self, is_rt: Sequence[bool], pages: Sequence[int]) -> torch.Tensor:
         """Pages for a batch, each request's from its class's end; the caller has asked `ensure`."""
