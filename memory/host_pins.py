@@ -1,5 +1,6 @@
 """Preempted requests' KV in host memory, kept there until they have run again."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 # Of the host pool. The rest takes what else is evicted: pins never keep device memory from being freed.
@@ -20,7 +21,7 @@ class HostPins:
         self._pins: dict[str, tuple[int, Any, int]] = {}  # rid -> node, receipt, tokens
         self.tokens = 0
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._pins)
 
     @property

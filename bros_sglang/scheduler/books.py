@@ -52,7 +52,7 @@ class PassTotals:
 
     passes: int = 0
     late_launches: int = 0
-    overslept: int = 0
+    late_launches_missed: int = 0
     preempted: int = 0
     retracted: int = 0
     chunk_yields: int = 0

@@ -47,7 +47,10 @@ _CLASS_COUNTERS: Final[dict[str, tuple[str, str]]] = {
 _PASS_COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "passes": ("passes_total", "Steps whose results were processed."),
     "late_launches": ("late_launches_total", "Steps planned late, with all that had arrived."),
-    "overslept": ("late_launches_missed_total", "Of these, planned so late that the device had to wait."),
+    "late_launches_missed": (
+        "late_launches_missed_total",
+        "Of these, planned so late that the device had to wait.",
+    ),
     "preempted": ("num_preemptions_total", "Best-effort requests preempted for real-time ones."),
     "retracted": ("num_retractions_total", "Requests retracted because the KV pool ran out."),
     "chunk_yields": ("num_chunk_yields_total", "Best-effort prefills that gave up their chunk slot."),

@@ -675,7 +675,7 @@ class BrosScheduler(Scheduler):  # type: ignore[misc] # SGLang is untyped
         step = self.forward_ct + 1
         if self._slept:
             self.books.passes.late_launches += 1
-            self.books.passes.overslept += self._device_is_idle()
+            self.books.passes.late_launches_missed += self._device_is_idle()
         self.meter.launched(step, shape_of(batch), read_clock(), self.clock.now_s)
         result = super().run_batch(batch, *args, **kwargs)
         if self._woke_s is not None:

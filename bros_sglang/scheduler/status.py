@@ -207,7 +207,7 @@ class StatusReporter:
             last_predicted_s=meter.last_predicted_s or None,
             last_actual_s=meter.last_actual_s or None,
             late_launches_total=self._books.passes.late_launches,
-            late_launches_missed_total=self._books.passes.overslept,
+            late_launches_missed_total=self._books.passes.late_launches_missed,
             source="online" if source is None else source.name,
         )
 

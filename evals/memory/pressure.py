@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bros_sglang.evals.replay.policies import HOST_CACHE_FLAGS
 from bros_sglang.evals.replay.processes import ENVIRONMENT, PRELOAD
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 
     from bros_sglang.evals.replay.job import ReplayJob
 
-_HOST_CACHE = {
-    "enable-hierarchical-cache": True,
-    "hicache-ratio": 2,
-    "hicache-io-backend": "direct",
-    "hicache-mem-layout": "layer_first",
-}
 _WRITE_BACK = {"hicache-write-policy": "write_back"}
 _DROPPED = {"keep_preempted": False}
 _NO_HEADROOM = {"headroom_min_share": 0.0, "headroom_max_share": 0.0}
@@ -80,10 +75,12 @@ VARIANTS = {
     "lru": Variant("eviction by recency alone, whatever the class", patch=_evict_by_recency),
     "no headroom": Variant("no room kept for real-time arrivals", _NO_HEADROOM),
     "no headroom, dropped": Variant("neither", _NO_HEADROOM | _DROPPED),
-    "host cache": Variant("hierarchical cache: preempted KV comes back", flags=_HOST_CACHE),
-    "host cache, dropped": Variant("hierarchical cache, a victim's KV dropped", _DROPPED, _HOST_CACHE),
-    "host cache, not pinned": Variant("nothing keeps it in host memory", {}, _HOST_CACHE, _pin_nothing),
-    "host cache, write-back": Variant("copied when evicted, not before", flags=_HOST_CACHE | _WRITE_BACK),
+    "host cache": Variant("hierarchical cache: preempted KV comes back", flags=HOST_CACHE_FLAGS),
+    "host cache, dropped": Variant("hierarchical cache, a victim's KV dropped", _DROPPED, HOST_CACHE_FLAGS),
+    "host cache, not pinned": Variant("nothing keeps it in host memory", {}, HOST_CACHE_FLAGS, _pin_nothing),
+    "host cache, write-back": Variant(
+        "copied when evicted, not before", flags=HOST_CACHE_FLAGS | _WRITE_BACK
+    ),
 }
 
 

@@ -50,9 +50,9 @@ class FreeSwapRule:
         plan = Plan()
         self._running = []
         room, chunk = self._pool_tokens, self._chunk_tokens
-        by_class = sorted(self._requests, key=lambda request: not request.is_rt)  # stable: by arrival
         # A real-time request that has begun keeps its room: its rows come before prompts that would take it.
-        for request in sorted(by_class, key=lambda request: not (request.is_rt and request.computed_tokens)):
+        # Otherwise by arrival: the sort is stable.
+        for request in sorted(self._requests, key=lambda r: (not r.is_rt, r.is_rt and not r.computed_tokens)):
             if len(self._running) == self._slots:
                 break
             new = request.known_tokens - request.computed_tokens

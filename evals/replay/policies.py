@@ -53,6 +53,12 @@ RT_PRIORITY, BE_PRIORITY = 100, -100
 _BY_PRIORITY = Tagging(rt_priority=RT_PRIORITY, be_priority=BE_PRIORITY)
 _STOCK_CHUNK = 2048
 _MIXED_CHUNK = 1024
+HOST_CACHE_FLAGS: dict[str, Any] = {
+    "enable-hierarchical-cache": True,
+    "hicache-ratio": 2,
+    "hicache-io-backend": "direct",
+    "hicache-mem-layout": "layer_first",
+}
 
 POLICIES: dict[str, PolicySpec] = {
     spec.name: spec
@@ -173,13 +179,7 @@ POLICIES: dict[str, PolicySpec] = {
         PolicySpec(
             "bros-host-cache",
             "this project's policy with SGLang's hierarchical cache, twice the pool in host memory",
-            flags={
-                "schedule-policy": "bros",
-                "enable-hierarchical-cache": True,
-                "hicache-ratio": 2,
-                "hicache-io-backend": "direct",
-                "hicache-mem-layout": "layer_first",
-            },
+            flags={"schedule-policy": "bros", **HOST_CACHE_FLAGS},
             tagging=Tagging(bros_tag=True),
         ),
         PolicySpec(

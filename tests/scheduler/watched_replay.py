@@ -102,7 +102,7 @@ class Seen:
     recomputed_tokens: int = 0
     loaded_back_tokens: int = 0
     late_launches: int = 0
-    overslept: int = 0  # of these
+    late_launches_missed: int = 0  # of these
     host_writes_seen: int = 0  # passes that began while copies to host were under way
     trials: Counter[str] = field(default_factory=Counter)  # answers of the trials
     left_over: dict[str, int] = field(default_factory=dict)  # what is not zero at the end and should be
@@ -215,7 +215,7 @@ class _Watcher:
                 seen.in_flight.append(log.request.rid)
         if hasattr(scheduler, "books"):
             seen.late_launches = scheduler.books.passes.late_launches
-            seen.overslept = scheduler.books.passes.overslept
+            seen.late_launches_missed = scheduler.books.passes.late_launches_missed
         seen.recomputed_tokens = outcome.counts.recomputed_tokens
         seen.loaded_back_tokens = outcome.counts.loaded_back_tokens
 

@@ -26,22 +26,20 @@ def cell_name(policy: str, rate: float) -> str:
 
 def cells(run: GpuRun) -> list[Cell]:
     """Return a cell per policy and rate, those of one server behind each other."""
-    return _cells_of(run, POLICY_ORDER)
+    return _cells_of(run, POLICY_ORDER, run.scale.rates)
 
 
 def mixed_cells(run: GpuRun) -> list[Cell]:
     """Return the cells of stock at its best: priorities, priority eviction and mixed chunks."""
-    return _cells_of(run, ("priority-mixed",))
+    return _cells_of(run, ("priority-mixed",), run.scale.rates)
 
 
 def at_once_cells(run: GpuRun) -> list[Cell]:
     """Return the cell that shows what late launches are worth, and that the device does not wait for them."""
-    return [
-        cell for cell in _cells_of(run, ("bros-at-once",)) if cell.name.endswith(f"-{run.scale.rates[-1]:g}")
-    ]
+    return _cells_of(run, ("bros-at-once",), run.scale.rates[-1:])
 
 
-def _cells_of(run: GpuRun, policies: Sequence[str]) -> list[Cell]:
+def _cells_of(run: GpuRun, policies: Sequence[str], rates: Sequence[float]) -> list[Cell]:
     return [
         Cell(
             "load",
@@ -53,7 +51,7 @@ def _cells_of(run: GpuRun, policies: Sequence[str]) -> list[Cell]:
             start_s=run.scale.start_s,
         )
         for policy in policies
-        for rate in (run.scale.rates[:1] if policy == "be-alone" else run.scale.rates)
+        for rate in (rates[:1] if policy == "be-alone" else rates)
     ]
 
 
